@@ -1,0 +1,133 @@
+//! The messages, one file per request. A body is its fields in order, then tagged extensions.
+
+mod cluster;
+mod error_reply;
+mod fetch;
+mod handshake;
+mod metadata;
+mod offsets;
+mod partitions;
+mod produce;
+mod producer_id;
+mod topics;
+
+pub use cluster::{BrokerStatus, DescribeClusterRequest, DescribeClusterResponse};
+pub use error_reply::ErrorReply;
+pub use fetch::{
+    DivergingEpoch, FetchPartition, FetchPartitionResult, FetchRequest, FetchResponse,
+};
+pub use handshake::{ANY_SHARD, ApiVersions, HandshakeRequest, HandshakeResponse};
+pub use metadata::{
+    BrokerInfo, ConfigEntry, MetadataRequest, MetadataResponse, PartitionInfo, TopicInfo,
+};
+pub use offsets::{
+    DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsResult,
+    EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, ListOffsetsPartition, ListOffsetsRequest,
+    ListOffsetsResponse, ListOffsetsResult,
+};
+pub use partitions::{DescribePartitionsRequest, DescribePartitionsResponse, PartitionStatus};
+pub use produce::{ProducePartition, ProducePartitionResult, ProduceRequest, ProduceResponse};
+pub use producer_id::{InitProducerIdRequest, InitProducerIdResponse};
+pub use topics::{
+    AlterTopicRequest, AlterTopicResponse, CreatePartitionsRequest, CreatePartitionsResponse,
+    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, NewTopic,
+    TopicResult,
+};
+
+use crate::codec::{DecodeError, Reader, Wire, encode_no_extensions, skip_extensions};
+
+/// A request: knows its API, its reply and the versions of its layout.
+pub trait Request: Wire {
+    /// The API it asks.
+    const API: Api;
+    /// What answers it.
+    type Response: Wire;
+}
+
+/// Encodes a whole body: the fields, then no extensions.
+#[must_use]
+pub fn encode_body<M: Wire>(message: &M) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64);
+    message.encode(&mut out);
+    encode_no_extensions(&mut out);
+    out
+}
+
+/// Decodes a whole body, skips extensions, refuses trailing bytes.
+///
+/// # Errors
+/// [`DecodeError`] if the bytes are no such message.
+pub fn decode_body<M: Wire>(body: &[u8]) -> Result<M, DecodeError> {
+    let mut reader = Reader::new(body);
+    let message = M::decode(&mut reader)?;
+    skip_extensions(&mut reader)?;
+    reader.finish()?;
+    Ok(message)
+}
+
+macro_rules! apis {
+    ($($(#[$doc:meta])* $name:ident = $number:literal, $request:ty => $response:ty, $max:literal;)*) => {
+        /// What can be asked of a broker. Numbers are append-only.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u16)]
+        pub enum Api {
+            $($(#[$doc])* $name = $number,)*
+        }
+
+        impl Api {
+            /// Every API.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// The API of a number.
+            #[must_use]
+            pub fn from_number(number: u16) -> Option<Self> {
+                match number {
+                    $($number => Some(Self::$name),)*
+                    _ => None,
+                }
+            }
+
+            /// The newest version this build knows; 0 is always known.
+            #[must_use]
+            pub fn max_version(self) -> u16 {
+                match self {
+                    $(Self::$name => $max,)*
+                }
+            }
+        }
+
+        $(impl Request for $request {
+            const API: Api = Api::$name;
+            type Response = $response;
+        })*
+    };
+}
+
+apis! {
+    /// First on every connection.
+    Handshake = 0, HandshakeRequest => HandshakeResponse, 0;
+    /// Brokers, topics, partitions and who leads them.
+    Metadata = 1, MetadataRequest => MetadataResponse, 0;
+    /// New topics.
+    CreateTopics = 2, CreateTopicsRequest => CreateTopicsResponse, 0;
+    /// Topics away, with all they hold.
+    DeleteTopics = 3, DeleteTopicsRequest => DeleteTopicsResponse, 0;
+    /// Change a topic's settings.
+    AlterTopic = 4, AlterTopicRequest => AlterTopicResponse, 0;
+    /// Give a topic more partitions.
+    CreatePartitions = 5, CreatePartitionsRequest => CreatePartitionsResponse, 0;
+    /// Append record batches.
+    Produce = 6, ProduceRequest => ProduceResponse, 0;
+    /// Read record batches.
+    Fetch = 7, FetchRequest => FetchResponse, 0;
+    /// Offsets by time, first and last.
+    ListOffsets = 9, ListOffsetsRequest => ListOffsetsResponse, 0;
+    /// Raise the log start offset.
+    DeleteRecords = 10, DeleteRecordsRequest => DeleteRecordsResponse, 0;
+    /// An identity for an idempotent producer.
+    InitProducerId = 11, InitProducerIdRequest => InitProducerIdResponse, 0;
+    /// The brokers and how they fare.
+    DescribeCluster = 16, DescribeClusterRequest => DescribeClusterResponse, 0;
+    /// Offsets, sizes and segments of partitions.
+    DescribePartitions = 18, DescribePartitionsRequest => DescribePartitionsResponse, 0;
+}

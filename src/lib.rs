@@ -1,0 +1,6 @@
+//! The Millstream broker: a durable, partitioned commit log, one executor per core.
+//!
+//! Start at `ARCHITECTURE.md`. Pure machines decide (`partition`, `session`, `controller`), shells
+//! act (`storage`, `net`, `shard`), and only `io` knows the runtime.
+
+pub mod io;
