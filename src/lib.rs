@@ -3,4 +3,6 @@
 //! Start at `ARCHITECTURE.md`. Pure machines decide (`partition`, `session`, `controller`), shells
 //! act (`storage`, `net`, `shard`), and only `io` knows the runtime.
 
+pub mod cli;
 pub mod io;
+pub mod types;
