@@ -1,1 +1,3 @@
+//! The load generator, as a program of its own.
+
 fn main() {}
