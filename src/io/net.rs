@@ -48,6 +48,9 @@ pub trait Stream: 'static {
     /// Waits until there is something to receive (or the end), holding no buffer.
     async fn readable(&self) -> io::Result<()>;
 
+    /// Receives what is there without waiting: `None` if nothing is, 0 at the end.
+    fn try_receive(&self, buffer: &mut [u8]) -> io::Result<Option<usize>>;
+
     /// Receives at least one byte into `buffer`; 0 is the end. Dropping the future loses nothing.
     async fn receive(&self, buffer: &mut [u8]) -> io::Result<usize>;
 
