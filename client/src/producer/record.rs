@@ -1,0 +1,96 @@
+//! A record on its way to a topic, and what came of it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use millstream_protocol::{Offset, PartitionIndex};
+
+/// One record to send. Without a partition, the key chooses it (murmur2, as Kafka's clients do);
+/// without a key, records stick to one partition per batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProducerRecord {
+    pub(crate) topic: Arc<str>,
+    pub(crate) partition: Option<PartitionIndex>,
+    pub(crate) timestamp_ms: Option<i64>,
+    pub(crate) key: Option<Bytes>,
+    pub(crate) value: Option<Bytes>,
+    pub(crate) headers: Vec<(String, Option<Bytes>)>,
+}
+
+impl ProducerRecord {
+    /// An empty record for a topic: no key, and no value (a tombstone). Pass an `Arc<str>` to save
+    /// an allocation per record.
+    #[must_use]
+    pub fn to(topic: impl Into<Arc<str>>) -> Self {
+        Self {
+            topic: topic.into(),
+            partition: None,
+            timestamp_ms: None,
+            key: None,
+            value: None,
+            headers: Vec::new(),
+        }
+    }
+
+    /// Sets the key.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<Bytes>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// Sets the value.
+    #[must_use]
+    pub fn value(mut self, value: impl Into<Bytes>) -> Self {
+        self.value = Some(value.into());
+        self
+    }
+
+    /// Adds a header; names may repeat, and a value may be absent.
+    #[must_use]
+    pub fn header(mut self, name: impl Into<String>, value: Option<Bytes>) -> Self {
+        self.headers.push((name.into(), value));
+        self
+    }
+
+    /// Chooses the partition.
+    #[must_use]
+    pub fn partition(mut self, partition: PartitionIndex) -> Self {
+        self.partition = Some(partition);
+        self
+    }
+
+    /// Sets the time, in milliseconds since 1970; the time of `send` otherwise.
+    #[must_use]
+    pub fn timestamp_ms(mut self, timestamp_ms: i64) -> Self {
+        self.timestamp_ms = Some(timestamp_ms);
+        self
+    }
+}
+
+/// Where a record is, durable as its topic promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivered {
+    /// The partition.
+    pub partition: PartitionIndex,
+    /// Its offset. -1 if the broker only knows that it has the record: a retry of a batch that is
+    /// older than what the broker remembers.
+    pub offset: Offset,
+    /// Its timestamp in milliseconds since 1970: the record's, or the time of the append where the
+    /// topic says so.
+    pub timestamp_ms: i64,
+}
+
+/// Why [`try_send`](super::Producer::try_send) did not take a record.
+#[derive(Debug, thiserror::Error)]
+pub enum TrySendError {
+    /// The buffer is full: the record comes back. Wait for deliveries, or use `send`.
+    #[error("the producer's buffer is full; wait for deliveries or raise buffer_memory")]
+    Full(ProducerRecord),
+    /// The topic is not known yet: the record comes back. Use `send`, which looks it up.
+    #[error("the topic has not been looked up yet; send one record with `send` first")]
+    UnknownTopic(ProducerRecord),
+    /// The record can't be sent at all.
+    #[error(transparent)]
+    Refused(#[from] crate::ProduceError),
+}
