@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod batch;
 pub mod codec;
 pub mod error_code;
 pub mod frame;
@@ -13,6 +14,7 @@ pub mod ids;
 pub mod limits;
 pub mod messages;
 pub mod names;
+pub mod partitioner;
 
 pub use codec::{DecodeError, Reader, Wire};
 pub use error_code::ErrorCode;

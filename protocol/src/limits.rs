@@ -32,6 +32,5 @@ pub const MAX_FETCH_SIZE: u32 = 16 << 20;
 pub const MAX_CLIENT_NAME: usize = 256;
 /// Longest name or value of a topic setting, in bytes.
 pub const MAX_CONFIG_VALUE: usize = 1024;
-/// Highest ratio that a compressed records section may grow by when it is opened, and the most
-/// bytes it may become, whichever is more: the bound on a decompressor's output.
+/// The most bytes that the records of one batch may be when they are decompressed.
 pub const MAX_UNCOMPRESSED_BATCH_SIZE: usize = 128 << 20;
