@@ -1,0 +1,43 @@
+//! Every limit and threshold of the storage layer, in one place.
+
+/// Payload at which an open chunk is written although other writes are in flight, in bytes.
+pub const GATHER_SIZE: usize = 256 << 10;
+/// Writes of one log that may be in flight at once.
+pub const MAX_WRITES_IN_FLIGHT: usize = 4;
+/// Largest chunk, header and padding included, in bytes, unless one batch alone is larger.
+pub const MAX_CHUNK_SIZE: usize = 1 << 20;
+/// Smallest buffer of an open chunk, in bytes.
+pub const MIN_CHUNK_CAPACITY: usize = 4 << 10;
+/// Largest payload that a chunk header may claim, in bytes: the largest batch a topic may allow.
+pub const MAX_PAYLOAD_SIZE: usize = 64 << 20;
+/// First preallocation of a segment, in bytes; each further one is [`ALLOCATION_GROWTH`] times the
+/// one before, up to [`MAX_ALLOCATION`].
+pub const FIRST_ALLOCATION: u64 = 256 << 10;
+/// Growth of preallocation.
+pub const ALLOCATION_GROWTH: u64 = 4;
+/// Largest single preallocation, in bytes.
+pub const MAX_ALLOCATION: u64 = 64 << 20;
+/// Bytes of log between two index entries of a segment, at least.
+pub const INDEX_INTERVAL: u64 = 64 << 10;
+/// Bytes appended after which a log asks for a checkpoint.
+pub const CHECKPOINT_INTERVAL: u64 = 64 << 20;
+/// Idle time after which a sealing chunk carries the durable end to disk, in milliseconds.
+pub const SEAL_AFTER_MS: u64 = 100;
+/// Time between two flushes of a buffered log, in milliseconds.
+pub const BUFFERED_FLUSH_MS: u64 = 100;
+/// Time between two attempts to allocate on a full disk, in milliseconds.
+pub const DISK_FULL_RETRY_MS: u64 = 500;
+/// First read of a reader that is not in the cache, in bytes; doubles while it reads in order.
+pub const FIRST_READ_SIZE: usize = 1 << 20;
+/// Largest read ahead, in bytes.
+pub const MAX_READ_SIZE: usize = 4 << 20;
+/// Bytes after which a read returns what it has rather than wait for the disk again.
+pub const ENOUGH_TO_RETURN: usize = 1 << 20;
+/// Readers in order that a log remembers at once.
+pub const MAX_READ_STREAMS: usize = 8;
+/// Size of one read of a recovery, in bytes.
+pub const SCAN_READ_SIZE: usize = 4 << 20;
+/// Smallest segment size a log accepts, in bytes.
+pub const MIN_SEGMENT_SIZE: u64 = 64 << 10;
+/// Largest checkpoint or index file that is believed, in bytes.
+pub const MAX_ENVELOPE_SIZE: usize = 256 << 20;

@@ -1,0 +1,31 @@
+//! Partition logs on disk: what was appended, and proof of how much of it is durable.
+//!
+//! A [`Log`] belongs to one partition and lives on one shard, whose [`ShardStorage`] it shares with
+//! the other logs there: cache, descriptors, memory limits. Formats are described in
+//! `docs/format/`. The life of an append:
+//!
+//! ```text
+//! Log::append -> open chunk (memory) -> sealed -> write at the end of the segment -> sync_data
+//!             -> durable end moves over the contiguous prefix -> LogListener::persisted
+//! ```
+//!
+//! Everything here runs on one thread. No borrow of a log's state crosses an await, and every
+//! operation on a file runs in a task of its own, so that a caller that goes away drops nothing
+//! half-way.
+
+pub mod limits;
+
+mod error;
+mod listener;
+mod log;
+mod options;
+mod shard;
+
+pub use error::{LogError, ReadError};
+pub use listener::{LogListener, RecoveryObserver, SnapshotRejected};
+pub use log::Log;
+pub use options::{
+    Damage, Durability, LogOptions, LogStats, Recovered, SegmentStats, Slice, StorageConfig,
+    StorageCounters,
+};
+pub use shard::ShardStorage;

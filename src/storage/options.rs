@@ -1,0 +1,174 @@
+//! What a log is told when it opens, and what it tells about itself.
+
+use std::{ops::Range, path::PathBuf, rc::Rc};
+
+use millstream_protocol::{LeaderEpoch, Offset};
+
+use crate::io::Buffer;
+
+/// What a shard's storage is told at its start.
+#[derive(Clone, Debug)]
+pub struct StorageConfig {
+    /// The broker's data directory; partitions lie in `topics/` below it.
+    pub data_dir: PathBuf,
+    /// Memory for recently written and read chunks, in bytes.
+    pub cache_size: usize,
+    /// Appended bytes that may wait for their flush before [`super::ShardStorage::room`] waits.
+    pub unflushed_limit: usize,
+    /// Segment files that may be open at once, beyond those being written.
+    pub open_files: usize,
+}
+
+/// When an append counts as persisted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// After a flush covers it.
+    #[default]
+    Flushed,
+    /// Once it is in memory; flushed every 100 ms.
+    Buffered,
+}
+
+/// A log's settings; all may change while it is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogOptions {
+    /// Size at which a segment is rolled, in bytes.
+    pub segment_size: u64,
+    /// Age of a segment's first append at which it is rolled, in milliseconds.
+    pub segment_roll_ms: i64,
+    /// When an append counts as persisted.
+    pub durability: Durability,
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        Self {
+            segment_size: 256 << 20,
+            segment_roll_ms: 24 * 60 * 60 * 1000,
+            durability: Durability::Flushed,
+        }
+    }
+}
+
+/// What opening a log found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// First offset that may be read.
+    pub log_start: Offset,
+    /// Next offset to append; everything below is durable.
+    pub log_end: Offset,
+    /// Each leader epoch with the offset of its first record, ascending.
+    pub epochs: Vec<(LeaderEpoch, Offset)>,
+    /// Set if acknowledged data is damaged: the log is read-only, what is below may be read.
+    pub damage: Option<Damage>,
+    /// One line for the operator, if something needed doing.
+    pub report: Option<String>,
+}
+
+/// Acknowledged data that cannot be believed any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// Everything below is good.
+    pub below: Offset,
+    /// The file that holds the first bad place.
+    pub path: PathBuf,
+    /// The first bad place, in bytes from the start of the file.
+    pub position: u64,
+    /// What is wrong there, and how it is known to have been good.
+    pub reason: String,
+}
+
+/// One segment, oldest first in [`LogStats`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentStats {
+    /// Its first offset.
+    pub base_offset: Offset,
+    /// The offset after its last record.
+    pub next_offset: Offset,
+    /// Bytes from its start to its last chunk's end.
+    pub size: u64,
+    /// Largest record timestamp in it, or `i64::MIN`.
+    pub max_timestamp_ms: i64,
+    /// Wall clock of its last append, or of its creation.
+    pub last_append_ms: i64,
+}
+
+/// What a log takes up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogStats {
+    /// Bytes from the log's start to its end, chunk headers and padding included.
+    pub logical_bytes: u64,
+    /// Bytes its files take on disk, space allocated ahead included.
+    pub physical_bytes: u64,
+    /// Its segments, oldest first; the last one is appended to.
+    pub segments: Vec<SegmentStats>,
+    /// Appended bytes that no flush covers yet.
+    pub unflushed_bytes: usize,
+    /// Everything below is durable.
+    pub durable_end: Offset,
+}
+
+/// What a shard's storage has done since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StorageCounters {
+    /// Batches bytes appended.
+    pub appended_bytes: u64,
+    /// Chunks written.
+    pub chunks_written: u64,
+    /// Bytes written to segments, headers and padding included.
+    pub written_bytes: u64,
+    /// Flushes done.
+    pub flushes: u64,
+    /// Reads answered without the disk.
+    pub cache_hits: u64,
+    /// Reads that went to the disk.
+    pub cache_misses: u64,
+    /// Bytes read from disk for readers.
+    pub read_bytes: u64,
+    /// Bytes the cache holds now.
+    pub cached_bytes: u64,
+    /// Appended bytes that no flush covers yet.
+    pub unflushed_bytes: u64,
+    /// Segment files open now.
+    pub open_files: u64,
+}
+
+/// Whole record batches inside a shared buffer.
+#[derive(Debug)]
+pub struct Slice<B> {
+    buffer: Rc<B>,
+    range: Range<usize>,
+}
+
+impl<B: Buffer> Slice<B> {
+    /// Takes part of a buffer.
+    ///
+    /// # Panics
+    /// If the range does not lie in the buffer.
+    #[must_use]
+    pub fn new(buffer: Rc<B>, range: Range<usize>) -> Self {
+        assert!(range.start <= range.end && range.end <= buffer.bytes().len());
+        Self { buffer, range }
+    }
+
+    /// The batches.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer.bytes()[self.range.clone()]
+    }
+
+    /// Their size in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.range.len()
+    }
+}
+
+impl<B> Clone for Slice<B> {
+    fn clone(&self) -> Self {
+        Self {
+            buffer: Rc::clone(&self.buffer),
+            range: self.range.clone(),
+        }
+    }
+}
