@@ -5,8 +5,11 @@
 //! no future is `Send`, and nothing needs a lock.
 
 mod clock;
+#[cfg(test)]
+mod conformance;
 mod disk;
 mod net;
+pub mod sim;
 mod tasks;
 
 pub use clock::{Clock, Monotonic};
