@@ -38,6 +38,7 @@ macro_rules! conformance_tests {
             dropping_a_stream_ends_the_other_side,
             nobody_listening_refuses,
             a_dropped_receive_loses_nothing,
+            trying_to_receive_does_not_wait,
             a_detached_connection_goes_on,
             many_connections_are_accepted_and_dropped,
             sleep_keeps_order,

@@ -146,6 +146,19 @@ pub async fn a_dropped_receive_loses_nothing<I: Io>(io: I, _directory: PathBuf) 
     assert!(received == sent);
 }
 
+pub async fn trying_to_receive_does_not_wait<I: Io>(io: I, _directory: PathBuf) {
+    let (client, server) = pair(&io).await;
+    let mut buffer = [0; 16];
+    assert_eq!(server.try_receive(&mut buffer).unwrap(), None);
+    send_all(&client, b"x").await;
+    server.readable().await.unwrap();
+    assert_eq!(server.try_receive(&mut buffer).unwrap(), Some(1));
+    assert_eq!(server.try_receive(&mut buffer).unwrap(), None);
+    client.shutdown();
+    server.readable().await.unwrap();
+    assert_eq!(server.try_receive(&mut buffer).unwrap(), Some(0));
+}
+
 pub async fn a_detached_connection_goes_on<I: Io>(io: I, _directory: PathBuf) {
     let (client, server) = pair(&io).await;
     send_all(&client, b"before").await;

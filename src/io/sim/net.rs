@@ -445,6 +445,31 @@ impl SimStream {
         }
     }
 
+    /// Takes some of the bytes that have arrived: all that fit, or fewer as the seed has it.
+    fn take(&self, buffer: &mut [u8], available: usize) -> usize {
+        let most = available.min(buffer.len());
+        if most == 0 {
+            return 0;
+        }
+        let some = 1 + self.executor.random(|random| random.index(most));
+        let count = if self.executor.random(|random| random.chance(50)) {
+            most
+        } else {
+            some
+        };
+        let side = self.end.side;
+        self.end.with(|connection, _| {
+            let pipe = &mut connection.pipes[1 - side];
+            for (slot, byte) in buffer.iter_mut().zip(pipe.arrived.drain(..count)) {
+                *slot = byte;
+            }
+            pipe.size -= count;
+            pipe.writers.drain(..).for_each(Waker::wake);
+        });
+        self.executor.note(self.end.id ^ ((count as u64) << 32));
+        count
+    }
+
     /// Puts some bytes on their way; `None` while the window is full.
     fn put(&self, slices: &[IoSlice<'_>], context: &mut Context<'_>) -> io::Result<Option<usize>> {
         let total: usize = slices.iter().map(|slice| slice.len()).sum();
@@ -503,27 +528,15 @@ impl Stream for SimStream {
 
     async fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let available = self.incoming().await?;
-        let most = available.min(buffer.len());
-        if most == 0 {
-            return Ok(0);
+        Ok(self.take(buffer, available))
+    }
+
+    fn try_receive(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        // Whatever waker it leaves behind wakes nobody.
+        match self.look(&mut Context::from_waker(Waker::noop()))? {
+            Incoming::Ready(available) => Ok(Some(self.take(buffer, available))),
+            Incoming::Later(_) => Ok(None),
         }
-        let some = 1 + self.executor.random(|random| random.index(most));
-        let count = if self.executor.random(|random| random.chance(50)) {
-            most
-        } else {
-            some
-        };
-        let side = self.end.side;
-        self.end.with(|connection, _| {
-            let pipe = &mut connection.pipes[1 - side];
-            for (slot, byte) in buffer.iter_mut().zip(pipe.arrived.drain(..count)) {
-                *slot = byte;
-            }
-            pipe.size -= count;
-            pipe.writers.drain(..).for_each(Waker::wake);
-        });
-        self.executor.note(self.end.id ^ ((count as u64) << 32));
-        Ok(count)
     }
 
     async fn send(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
