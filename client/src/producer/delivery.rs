@@ -94,6 +94,13 @@ impl Delivery {
         }
     }
 
+    /// Whether both records are in one batch, and so have one outcome: who sends very many need await
+    /// only one of them.
+    #[must_use]
+    pub fn shares_batch_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.outcome.0, &other.outcome.0)
+    }
+
     fn of_record(
         &self,
         batch: &Result<BatchPlace, ProduceError>,
