@@ -300,13 +300,13 @@ pub fn skip_extensions(reader: &mut Reader<'_>) -> Result<(), DecodeError> {
 /// Defines a public struct whose wire form is its fields in order.
 #[macro_export]
 macro_rules! wire_struct {
-    ($($(#[$doc:meta])* pub struct $name:ident {
-        $($(#[$field_doc:meta])* pub $field:ident: $type:ty,)*
+    ($($(#[doc = $doc:literal])* pub struct $name:ident {
+        $($(#[doc = $field_doc:literal])* pub $field:ident: $type:ty,)*
     })*) => {$(
-        $(#[$doc])*
+        $(#[doc = $doc])*
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct $name {
-            $($(#[$field_doc])* pub $field: $type,)*
+            $($(#[doc = $field_doc])* pub $field: $type,)*
         }
 
         impl $crate::codec::Wire for $name {
@@ -324,6 +324,16 @@ macro_rules! wire_struct {
                 $(let $field = $crate::codec::Wire::decode(reader)?;)*
                 Ok(Self { $($field),* })
             }
+        }
+
+        impl $crate::schema::Described for $name {
+            const NAME: &'static str = stringify!($name);
+            const DOC: &'static [&'static str] = &[$($doc),*];
+            const FIELDS: &'static [$crate::schema::Field] = &[$($crate::schema::Field {
+                name: stringify!($field),
+                type_name: stringify!($type),
+                doc: &[$($field_doc),*],
+            }),*];
         }
     )*};
 }

@@ -1,19 +1,41 @@
 //! Error codes on the wire: append-only numbers, never given another meaning.
 
-use crate::codec::{DecodeError, Reader, Wire};
+use std::fmt;
+
+use crate::{
+    codec::{DecodeError, Reader, Wire},
+    schema::Entry,
+};
 
 macro_rules! error_codes {
-    ($($(#[$doc:meta])* $name:ident = $number:literal, $retriable:literal;)*) => {
+    ($(
+        $(#[doc = $doc:literal])* $name:ident = $number:literal, $retriable:literal;
+    )*) => {
         /// What a reply says went wrong; [`ErrorCode::None`] is success.
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u16)]
         pub enum ErrorCode {
-            $($(#[$doc])* $name = $number,)*
+            $($(#[doc = $doc])* $name = $number,)*
         }
 
         impl ErrorCode {
             /// Every code, for documentation and tests.
             pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// Name, number and meaning of every code.
+            pub const ENTRIES: &'static [Entry] = &[$(Entry {
+                name: stringify!($name),
+                number: $number,
+                doc: &[$($doc),*],
+            }),*];
+
+            /// Its name, as the documentation has it.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)*
+                }
+            }
 
             /// The code of a number; a number from a newer peer is [`ErrorCode::Unknown`].
             #[must_use]
@@ -37,7 +59,6 @@ macro_rules! error_codes {
 
 error_codes! {
     /// Success.
-    #[default]
     None = 0, false;
     /// Something this side does not know the name of.
     Unknown = 1, false;
@@ -107,6 +128,22 @@ error_codes! {
     DiskFull = 50, true;
     /// The storage failed while the request was under way; whether it took effect is unknown.
     StorageError = 51, true;
+}
+
+#[expect(
+    clippy::derivable_impls,
+    reason = "the macro has no place for the attribute"
+)]
+impl Default for ErrorCode {
+    fn default() -> Self {
+        Self::None
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
 }
 
 impl Wire for ErrorCode {

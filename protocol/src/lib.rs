@@ -15,6 +15,7 @@ pub mod limits;
 pub mod messages;
 pub mod names;
 pub mod partitioner;
+pub mod schema;
 
 pub use codec::{DecodeError, Reader, Wire};
 pub use error_code::ErrorCode;

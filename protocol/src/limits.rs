@@ -1,36 +1,53 @@
 //! Every limit of the protocol, in one place. Reaching one gives an error that names it.
 
-/// Largest frame before the handshake is done, in bytes.
-pub const MAX_FRAME_SIZE_BEFORE_HANDSHAKE: u32 = 64 << 10;
-/// Largest frame of a session, in bytes: the largest batch a topic may allow, and its wrapping.
-pub const MAX_FRAME_SIZE: u32 = (64 << 20) + (1 << 20);
-/// Largest body (the part that is not record batches), in bytes.
-pub const MAX_BODY_SIZE: u32 = 1 << 20;
-/// Requests of one connection that may be unanswered at once; the broker stops reading beyond.
-pub const MAX_REQUESTS_IN_FLIGHT: usize = 1024;
-/// Default largest record (key, value, headers and framing), in bytes.
-pub const DEFAULT_MAX_RECORD_SIZE: u32 = 1 << 20;
-/// Default largest record batch, in bytes.
-pub const DEFAULT_MAX_BATCH_SIZE: u32 = 4 << 20;
-/// The most that a topic's `max.batch.bytes` may be, in bytes.
-pub const MAX_BATCH_SIZE: u32 = 64 << 20;
-/// Longest topic name, in characters (all are one byte).
-pub const MAX_TOPIC_NAME: usize = 249;
-/// Partitions that one request may name.
-pub const MAX_PARTITIONS_PER_REQUEST: usize = 10_000;
-/// Topics that one request may name.
-pub const MAX_TOPICS_PER_REQUEST: usize = 10_000;
-/// Most partitions of one topic.
-pub const MAX_PARTITIONS_PER_TOPIC: u32 = 10_000;
-/// Most partitions of a broker.
-pub const MAX_PARTITIONS_PER_BROKER: usize = 100_000;
-/// Longest wait that a fetch may ask for, in milliseconds.
-pub const MAX_FETCH_WAIT_MS: u32 = 60_000;
-/// Most bytes of records that one fetch reply carries, unless one batch alone is larger.
-pub const MAX_FETCH_SIZE: u32 = 16 << 20;
-/// Longest client name and version in a handshake, in bytes.
-pub const MAX_CLIENT_NAME: usize = 256;
-/// Longest name or value of a topic setting, in bytes.
-pub const MAX_CONFIG_VALUE: usize = 1024;
-/// The most bytes that the records of one batch may be when they are decompressed.
-pub const MAX_UNCOMPRESSED_BATCH_SIZE: usize = 128 << 20;
+use crate::schema::Entry;
+
+macro_rules! limits {
+    ($($(#[doc = $doc:literal])* $name:ident: $type:ty = $value:expr;)*) => {
+        $($(#[doc = $doc])* pub const $name: $type = $value;)*
+
+        /// Name, value and meaning of every limit.
+        pub const ENTRIES: &[Entry] = &[$(Entry {
+            name: stringify!($name),
+            number: $name as u64,
+            doc: &[$($doc),*],
+        }),*];
+    };
+}
+
+limits! {
+    /// Largest frame before the handshake is done, in bytes.
+    MAX_FRAME_SIZE_BEFORE_HANDSHAKE: u32 = 64 << 10;
+    /// Largest frame of a session, in bytes: the largest batch a topic may allow, and its wrapping.
+    MAX_FRAME_SIZE: u32 = (64 << 20) + (1 << 20);
+    /// Largest body of a request (the part that is not record batches), in bytes.
+    MAX_BODY_SIZE: u32 = 1 << 20;
+    /// Requests of one connection that may be unanswered at once; the broker stops reading beyond.
+    MAX_REQUESTS_IN_FLIGHT: usize = 1024;
+    /// Default largest record (key, value, headers and framing), in bytes.
+    DEFAULT_MAX_RECORD_SIZE: u32 = 1 << 20;
+    /// Default largest record batch, in bytes.
+    DEFAULT_MAX_BATCH_SIZE: u32 = 4 << 20;
+    /// The most that a topic's `max.batch.bytes` may be, in bytes.
+    MAX_BATCH_SIZE: u32 = 64 << 20;
+    /// Longest topic name, in characters (all are one byte).
+    MAX_TOPIC_NAME: usize = 249;
+    /// Partitions that one request may name.
+    MAX_PARTITIONS_PER_REQUEST: usize = 10_000;
+    /// Topics that one request may name.
+    MAX_TOPICS_PER_REQUEST: usize = 10_000;
+    /// Most partitions of one topic.
+    MAX_PARTITIONS_PER_TOPIC: u32 = 10_000;
+    /// Most partitions of a broker.
+    MAX_PARTITIONS_PER_BROKER: usize = 100_000;
+    /// Longest wait that a fetch may ask for, in milliseconds.
+    MAX_FETCH_WAIT_MS: u32 = 60_000;
+    /// Most bytes of records that one fetch reply carries, unless one batch alone is larger.
+    MAX_FETCH_SIZE: u32 = 16 << 20;
+    /// Longest client name and version in a handshake, in bytes.
+    MAX_CLIENT_NAME: usize = 256;
+    /// Longest name or value of a topic setting, in bytes.
+    MAX_CONFIG_VALUE: usize = 1024;
+    /// The most bytes that the records of one batch may be when they are decompressed.
+    MAX_UNCOMPRESSED_BATCH_SIZE: usize = 128 << 20;
+}

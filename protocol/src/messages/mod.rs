@@ -34,7 +34,12 @@ pub use topics::{
     TopicResult,
 };
 
-use crate::codec::{DecodeError, Reader, Wire, encode_no_extensions, skip_extensions};
+use std::fmt;
+
+use crate::{
+    codec::{DecodeError, Reader, Wire, encode_no_extensions, skip_extensions},
+    schema::{Entry, Layout},
+};
 
 /// A request: knows its API, its reply and the versions of its layout.
 pub trait Request: Wire {
@@ -66,17 +71,40 @@ pub fn decode_body<M: Wire>(body: &[u8]) -> Result<M, DecodeError> {
 }
 
 macro_rules! apis {
-    ($($(#[$doc:meta])* $name:ident = $number:literal, $request:ty => $response:ty, $max:literal;)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident = $number:literal, $request:ty => $response:ty, $max:literal;)*) => {
         /// What can be asked of a broker. Numbers are append-only.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u16)]
         pub enum Api {
-            $($(#[$doc])* $name = $number,)*
+            $($(#[doc = $doc])* $name = $number,)*
         }
 
         impl Api {
             /// Every API.
             pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// Name, number and meaning of every API.
+            pub const ENTRIES: &'static [Entry] = &[$(Entry {
+                name: stringify!($name),
+                number: $number,
+                doc: &[$($doc),*],
+            }),*];
+
+            /// Its name, as the documentation has it.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)*
+                }
+            }
+
+            /// Layouts of the newest version's request and response.
+            #[must_use]
+            pub fn layouts(self) -> (Layout, Layout) {
+                match self {
+                    $(Self::$name => (Layout::of::<$request>(), Layout::of::<$response>()),)*
+                }
+            }
 
             /// The API of a number.
             #[must_use]
@@ -101,6 +129,12 @@ macro_rules! apis {
             type Response = $response;
         })*
     };
+}
+
+impl fmt::Display for Api {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
 }
 
 apis! {

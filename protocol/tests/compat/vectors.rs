@@ -1,8 +1,6 @@
 //! Batches and keys that Kafka's own client library made: decoded to exactly what they hold,
 //! encoded to exactly their bytes, refused when a bit flips.
 
-use std::fmt::Write as _;
-
 use millstream_protocol::{
     LeaderEpoch, Offset, ProducerEpoch, ProducerId,
     batch::{
@@ -12,6 +10,8 @@ use millstream_protocol::{
     partitioner::{murmur2, partition_for_key},
 };
 use serde_json::{Value, json};
+
+use crate::hex::{hex, unhex};
 
 const BATCHES: &str = include_str!("vectors/batches.jsonl");
 const PARTITIONS: &str = include_str!("vectors/partitions.jsonl");
@@ -234,21 +234,4 @@ fn describe(name: &str, header: &BatchHeader, decoded: &DecodedBatch<'_>) -> Val
         "control": header.attributes.is_control(),
         "records": records,
     })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("strings take writes");
-        text
-    })
-}
-
-fn unhex(text: &str) -> Vec<u8> {
-    text.as_bytes()
-        .chunks(2)
-        .map(|pair| {
-            let digits = std::str::from_utf8(pair).expect("ASCII");
-            u8::from_str_radix(digits, 16).expect("hex digits")
-        })
-        .collect()
 }

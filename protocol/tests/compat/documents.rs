@@ -1,0 +1,1 @@
+//! `docs/protocol.md` is normative, so its tables are held to the code.

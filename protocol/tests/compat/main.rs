@@ -1,0 +1,8 @@
+//! What must never change by accident: batches as Kafka makes them, frames as they were, and the
+//! document that tells others how to write them.
+
+mod documents;
+mod golden;
+mod hex;
+mod samples;
+mod vectors;
