@@ -70,7 +70,7 @@ error_codes! {
     UnknownApi = 4, false;
     /// The API exists, not in this version; Handshake tells the versions.
     UnsupportedVersion = 5, false;
-    /// A request came before the handshake, or a second handshake.
+    /// A request came before the handshake.
     HandshakeRequired = 6, false;
     /// The request is well-formed and makes no sense.
     InvalidRequest = 7, false;

@@ -18,8 +18,8 @@ wire_struct! {
         pub client_version: String,
         /// Features the client can use, as bits; none is defined yet.
         pub features: u64,
-        /// The shard the connection shall live on, or [`ANY_SHARD`]. Taken modulo nothing: a shard
-        /// that is not there is answered by one that is.
+        /// The shard the connection shall live on, or [`ANY_SHARD`]. One that does not exist is
+        /// answered by one that does.
         pub wanted_shard: u32,
         /// Replies must come in the order of the requests.
         pub ordered_replies: bool,

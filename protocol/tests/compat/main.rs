@@ -4,5 +4,7 @@
 mod documents;
 mod golden;
 mod hex;
+#[path = "../layouts/mod.rs"]
+mod layouts;
 mod samples;
 mod vectors;

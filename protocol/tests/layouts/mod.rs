@@ -1,0 +1,96 @@
+//! Every struct of the wire, and how its types are called in the document.
+
+use millstream_protocol::{
+    messages::*,
+    schema::{Described, Layout},
+};
+
+fn of<T: Described>() -> Layout {
+    Layout::of::<T>()
+}
+
+/// Every layout: requests, replies and what is inside them.
+pub fn all() -> Vec<Layout> {
+    let mut layouts = vec![
+        of::<ErrorReply>(),
+        of::<ApiVersions>(),
+        of::<BrokerInfo>(),
+        of::<TopicInfo>(),
+        of::<ConfigEntry>(),
+        of::<PartitionInfo>(),
+        of::<NewTopic>(),
+        of::<TopicResult>(),
+        of::<ProducePartition>(),
+        of::<ProducePartitionResult>(),
+        of::<FetchPartition>(),
+        of::<FetchPartitionResult>(),
+        of::<DivergingEpoch>(),
+        of::<ListOffsetsPartition>(),
+        of::<ListOffsetsResult>(),
+        of::<DeleteRecordsPartition>(),
+        of::<DeleteRecordsResult>(),
+        of::<BrokerStatus>(),
+        of::<PartitionStatus>(),
+    ];
+    for api in Api::ALL {
+        let (request, response) = api.layouts();
+        layouts.extend([request, response]);
+    }
+    layouts
+}
+
+/// A type as Rust has it, taken apart.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Shape<'a> {
+    /// `Vec<T>`.
+    Array(&'a str),
+    /// `Option<T>`.
+    Optional(&'a str),
+    /// `(A, B)`.
+    Pair(&'a str, &'a str),
+    /// Anything else, by name.
+    Named(&'a str),
+}
+
+/// Takes the outermost layer of a type off.
+pub fn shape(type_name: &str) -> Shape<'_> {
+    let inner = |prefix: &str| type_name.strip_prefix(prefix)?.strip_suffix('>');
+    if let Some(element) = inner("Vec<") {
+        Shape::Array(element)
+    } else if let Some(value) = inner("Option<") {
+        Shape::Optional(value)
+    } else if let Some(pair) = type_name
+        .strip_prefix('(')
+        .and_then(|t| t.strip_suffix(')'))
+    {
+        // No pair has a pair in front.
+        let (first, second) = pair.split_once(", ").expect("a pair has two");
+        Shape::Pair(first, second)
+    } else {
+        Shape::Named(type_name)
+    }
+}
+
+/// The type's name in the document.
+pub fn on_the_wire(type_name: &str) -> String {
+    match shape(type_name) {
+        Shape::Array("u8") => "bytes".to_owned(),
+        Shape::Array(element) => format!("array<{}>", on_the_wire(element)),
+        Shape::Optional(value) => format!("optional<{}>", on_the_wire(value)),
+        Shape::Pair(first, second) => {
+            format!("pair<{}, {}>", on_the_wire(first), on_the_wire(second))
+        }
+        Shape::Named("String") => "string".to_owned(),
+        Shape::Named("Uuid") => "uuid".to_owned(),
+        Shape::Named(name) => name.to_owned(),
+    }
+}
+
+/// The names in a type.
+pub fn names(type_name: &str) -> Vec<&str> {
+    match shape(type_name) {
+        Shape::Array(inner) | Shape::Optional(inner) => names(inner),
+        Shape::Pair(first, second) => [names(first), names(second)].concat(),
+        Shape::Named(name) => vec![name],
+    }
+}
