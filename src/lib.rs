@@ -4,6 +4,7 @@
 //! act (`storage`, `net`, `shard`), and only `io` knows the runtime.
 
 pub mod cli;
+pub mod control;
 pub mod controller;
 pub mod io;
 pub mod storage;

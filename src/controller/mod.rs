@@ -86,6 +86,12 @@ impl Controller {
         self.term
     }
 
+    /// The broker that holds this machine.
+    #[must_use]
+    pub fn broker_id(&self) -> BrokerId {
+        self.seat.broker_id
+    }
+
     /// What the shards read.
     #[must_use]
     pub fn image(&self) -> MetadataImage {

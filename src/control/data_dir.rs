@@ -1,0 +1,313 @@
+//! The data directory: made once, locked by one broker at a time, and refused when its format is
+//! unknown.
+//!
+//! `LOCK` holds the pid of the broker that has it, `FORMAT` names the format of everything else,
+//! `metadata.redb` is the metadata log, `topics/` holds the logs of partitions.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+};
+
+/// The format of data directories that this version writes, and the newest that it reads.
+pub const DATA_FORMAT: u32 = 1;
+
+const FORMAT_PREFIX: &str = "millstream data format ";
+const METADATA: &str = "metadata.redb";
+/// What may lie in a directory that is not in use yet: a mount point is seldom quite empty.
+const IGNORED: [&str; 3] = ["LOCK", "lost+found", "FORMAT.new"];
+
+/// Why a directory cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// The operating system refused.
+    #[error("cannot {doing} {path}: {source}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Two brokers on one directory would destroy it.
+    #[error(
+        "data directory {path} is in use by {holder}: stop that broker, or give this one another \
+         directory with --data-dir"
+    )]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// Who has it.
+        holder: String,
+    },
+    /// Somebody else's files.
+    #[error(
+        "{path} is no Millstream data directory (it has {example:?} in it and no FORMAT file): give \
+         an empty or new directory with --data-dir"
+    )]
+    NotOurs {
+        /// The directory.
+        path: PathBuf,
+        /// One of the files in it.
+        example: String,
+    },
+    /// A newer version made it.
+    #[error(
+        "data directory {path} has format {found}, this version of millstream knows format \
+         {DATA_FORMAT}: start the newer version that wrote it"
+    )]
+    NewerFormat {
+        /// The directory.
+        path: PathBuf,
+        /// The format it says it has.
+        found: u32,
+    },
+    /// The format file says something else.
+    #[error("{path} does not name a data format (it says {found:?}): restore the file")]
+    UnknownFormat {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        found: String,
+    },
+    /// Without metadata nobody knows whose the logs are.
+    #[error(
+        "data directory {path} has topics but no {METADATA}: refusing to start over it; restore \
+         {METADATA} from a backup, or move the directory away to begin anew"
+    )]
+    MetadataMissing {
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+fn io_error<'a>(
+    doing: &'static str,
+    path: &'a Path,
+) -> impl FnOnce(io::Error) -> DataDirError + 'a {
+    move |source| DataDirError::Io {
+        doing,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// A data directory that this process holds until it is dropped.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Locks the directory, making what is missing of a new one.
+    ///
+    /// # Errors
+    /// Each case of [`DataDirError`]; nothing of an existing directory has been changed then.
+    pub fn open(path: &Path) -> Result<Self, DataDirError> {
+        fs::create_dir_all(path).map_err(io_error("create", path))?;
+        let path = path.canonicalize().map_err(io_error("find", path))?;
+        let lock = lock(&path)?;
+        let dir = Self { path, _lock: lock };
+        dir.check_format()?;
+        let topics = dir.topics();
+        fs::create_dir_all(&topics).map_err(io_error("create", &topics))?;
+        sync_dir(&dir.path)?;
+        if !dir.has_metadata() && first_entry(&topics, &[])?.is_some() {
+            return Err(DataDirError::MetadataMissing { path: dir.path });
+        }
+        Ok(dir)
+    }
+
+    /// The directory, as an absolute path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the logs of partitions are.
+    #[must_use]
+    pub fn topics(&self) -> PathBuf {
+        self.path.join("topics")
+    }
+
+    /// Where the metadata log is.
+    #[must_use]
+    pub fn metadata(&self) -> PathBuf {
+        self.path.join(METADATA)
+    }
+
+    /// Whether there is a metadata log; there is none before the first start.
+    #[must_use]
+    pub fn has_metadata(&self) -> bool {
+        self.metadata().exists()
+    }
+
+    fn check_format(&self) -> Result<(), DataDirError> {
+        let path = self.path.join("FORMAT");
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return self.write_format(&path);
+            }
+            Err(error) => return Err(io_error("read", &path)(error)),
+        };
+        let unknown = || {
+            let found = text.chars().take(64).collect();
+            DataDirError::UnknownFormat {
+                path: path.clone(),
+                found,
+            }
+        };
+        let number = text
+            .trim_end()
+            .strip_prefix(FORMAT_PREFIX)
+            .ok_or_else(unknown)?;
+        match number.parse::<u32>().map_err(|_| unknown())? {
+            DATA_FORMAT => Ok(()),
+            found if found > DATA_FORMAT => Err(DataDirError::NewerFormat {
+                path: self.path.clone(),
+                found,
+            }),
+            _ => Err(unknown()),
+        }
+    }
+
+    fn write_format(&self, path: &Path) -> Result<(), DataDirError> {
+        if let Some(example) = first_entry(&self.path, &IGNORED)? {
+            return Err(DataDirError::NotOurs {
+                path: self.path.clone(),
+                example,
+            });
+        }
+        let new = self.path.join("FORMAT.new");
+        let write = || {
+            let mut file = File::create(&new)?;
+            writeln!(file, "{FORMAT_PREFIX}{DATA_FORMAT}")?;
+            file.sync_all()?;
+            fs::rename(&new, path)
+        };
+        write().map_err(io_error("write", path))?;
+        sync_dir(&self.path)
+    }
+}
+
+fn lock(dir: &Path) -> Result<File, DataDirError> {
+    let path = dir.join("LOCK");
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    let mut file = options.open(&path).map_err(io_error("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            let _ = file.take(32).read_to_string(&mut pid);
+            let holder = match pid.trim().parse::<u32>() {
+                Ok(pid) => format!("the process with pid {pid}"),
+                Err(_) => "another process".to_owned(),
+            };
+            return Err(DataDirError::InUse {
+                path: dir.to_owned(),
+                holder,
+            });
+        }
+        Err(TryLockError::Error(error)) => return Err(io_error("lock", &path)(error)),
+    }
+    let mut write = || {
+        file.set_len(0)?;
+        writeln!(file, "{}", std::process::id())
+    };
+    write().map_err(io_error("write", &path))?;
+    Ok(file)
+}
+
+/// Makes names that were created or renamed in a directory durable.
+pub(super) fn sync_dir(path: &Path) -> Result<(), DataDirError> {
+    let sync = || File::open(path)?.sync_all();
+    sync().map_err(io_error("flush", path))
+}
+
+fn first_entry(dir: &Path, ignored: &[&str]) -> Result<Option<String>, DataDirError> {
+    for entry in fs::read_dir(dir).map_err(io_error("read", dir))? {
+        let name = entry.map_err(io_error("read", dir))?.file_name();
+        let name = name.to_string_lossy().into_owned();
+        if !ignored.contains(&name.as_str()) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_directory_is_made_and_opens_again() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("deep/data");
+        let dir = DataDir::open(&path).unwrap();
+        assert!(!dir.has_metadata());
+        assert!(dir.topics().is_dir());
+        drop(dir);
+        DataDir::open(&path).unwrap();
+    }
+
+    #[test]
+    fn one_broker_at_a_time_and_the_message_names_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let _held = DataDir::open(temp.path()).unwrap();
+        let error = DataDir::open(temp.path()).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("pid {}", std::process::id())),
+            "{error}"
+        );
+        assert!(error.contains("--data-dir"), "{error}");
+    }
+
+    #[test]
+    fn somebody_elses_files_are_left_alone() {
+        let temp = tempfile::tempdir().unwrap();
+        fs::write(temp.path().join("thesis.tex"), "x").unwrap();
+        let error = DataDir::open(temp.path()).unwrap_err();
+        assert!(matches!(&error, DataDirError::NotOurs { example, .. } if example == "thesis.tex"));
+        assert!(!temp.path().join("topics").exists());
+    }
+
+    #[test]
+    fn unknown_formats_are_refused_by_name() {
+        let temp = tempfile::tempdir().unwrap();
+        drop(DataDir::open(temp.path()).unwrap());
+        let format = temp.path().join("FORMAT");
+        fs::write(&format, "millstream data format 2\n").unwrap();
+        let error = DataDir::open(temp.path()).unwrap_err();
+        assert!(
+            matches!(error, DataDirError::NewerFormat { found: 2, .. }),
+            "{error}"
+        );
+        assert!(error.to_string().contains("has format 2"), "{error}");
+        for odd in ["", "millstream data format 0", "gibberish"] {
+            fs::write(&format, odd).unwrap();
+            let error = DataDir::open(temp.path()).unwrap_err();
+            assert!(
+                matches!(error, DataDirError::UnknownFormat { .. }),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn topics_without_metadata_are_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(temp.path()).unwrap();
+        fs::create_dir(dir.topics().join("0b")).unwrap();
+        drop(dir);
+        let error = DataDir::open(temp.path()).unwrap_err();
+        assert!(
+            matches!(error, DataDirError::MetadataMissing { .. }),
+            "{error}"
+        );
+    }
+}
