@@ -1,7 +1,10 @@
 //! Makes batches out of records.
 
 use crate::{
-    batch::{Attributes, BATCH_HEADER_SIZE, BatchHeader, Compression, compression, place, varint},
+    batch::{
+        Attributes, BATCH_HEADER_SIZE, BatchHeader, Compression, compression::SectionCompressor,
+        place, varint,
+    },
     ids::{LeaderEpoch, Offset, ProducerEpoch, ProducerId},
     limits::MAX_UNCOMPRESSED_BATCH_SIZE,
 };
@@ -29,13 +32,22 @@ pub enum BuildError {
 }
 
 /// Collects records; [`finish`](Self::finish) gives the batch and leaves an empty builder.
-#[derive(Clone, Debug)]
 pub struct BatchBuilder {
     /// Room for the header, then the uncompressed records.
     bytes: Vec<u8>,
     record_count: u32,
     base_timestamp_ms: i64,
     max_timestamp_ms: i64,
+    compressor: SectionCompressor,
+}
+
+impl std::fmt::Debug for BatchBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BatchBuilder")
+            .field("record_count", &self.record_count)
+            .field("size", &self.size())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for BatchBuilder {
@@ -61,6 +73,7 @@ impl BatchBuilder {
             record_count: 0,
             base_timestamp_ms: -1,
             max_timestamp_ms: -1,
+            compressor: SectionCompressor::default(),
         }
     }
 
@@ -181,7 +194,7 @@ impl BatchBuilder {
                 let section = &self.bytes[BATCH_HEADER_SIZE..];
                 let mut batch = Vec::with_capacity(BATCH_HEADER_SIZE + section.len() / 2);
                 batch.resize(BATCH_HEADER_SIZE, 0);
-                compression::compress(codec, section, &mut batch);
+                self.compressor.compress(codec, section, &mut batch);
                 batch
             }
         };

@@ -33,6 +33,7 @@ mod compression;
 mod decoded;
 mod error;
 mod header;
+mod lz4;
 mod place;
 mod record;
 mod snappy;
