@@ -1,0 +1,315 @@
+//! Tells people and scripts what happens: a line each second, results at the end, JSON if wanted.
+
+use std::{
+    fs,
+    io::{self, IsTerminal, Write},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use crate::{
+    figures::Figures,
+    meter::{Meter, Sample},
+    units::show_count,
+    verify::Verdict,
+};
+
+/// One direction's figures over time.
+#[derive(Debug)]
+pub struct Stream {
+    name: &'static str,
+    meters: Vec<Meter>,
+    total: Sample,
+    intervals: Vec<Interval>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Interval {
+    /// Seconds since the start at the end of the interval.
+    at_seconds: f64,
+    warmup: bool,
+    #[serde(flatten)]
+    figures: Figures,
+}
+
+/// The JSON result.
+#[derive(Debug, Serialize)]
+struct Results<'a> {
+    run: String,
+    topic: &'a str,
+    ok: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    produce: Option<StreamResult<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    consume: Option<StreamResult<'a>>,
+    /// Sent records that were neither acknowledged nor refused when the run was stopped.
+    unanswered: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verify: Option<&'a Verdict>,
+    errors: &'a [String],
+}
+
+#[derive(Debug, Serialize)]
+struct StreamResult<'a> {
+    total: Figures,
+    intervals: &'a [Interval],
+}
+
+impl Stream {
+    /// A direction with one meter for each worker.
+    #[must_use]
+    pub fn new(name: &'static str, meters: Vec<Meter>) -> Self {
+        Self {
+            name,
+            meters,
+            total: Sample::default(),
+            intervals: Vec::new(),
+        }
+    }
+
+    /// Takes what happened since the last call.
+    fn take(&self) -> Sample {
+        let mut sample = Sample::default();
+        for meter in &self.meters {
+            meter.drain_into(&mut sample);
+        }
+        sample
+    }
+}
+
+/// What ended a run besides its figures.
+#[derive(Debug, Default)]
+pub struct Ending {
+    /// Records neither acknowledged nor refused.
+    pub unanswered: u64,
+    /// The verdict, if the run verified.
+    pub verdict: Option<Verdict>,
+    /// What went wrong.
+    pub errors: Vec<String>,
+}
+
+impl Ending {
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub fn is_ok(&self) -> bool {
+        self.errors.is_empty() && self.verdict.as_ref().is_none_or(Verdict::is_clean)
+    }
+}
+
+/// Writes lines and results.
+#[derive(Debug)]
+pub struct Report {
+    streams: Vec<Stream>,
+    json: Option<PathBuf>,
+    start_us: i64,
+    warmup_until_us: i64,
+    /// Start of the interval under way.
+    interval_us: i64,
+    /// Length of all intervals that count.
+    measured_us: i64,
+    bar: Option<ProgressBar>,
+    records: Option<u64>,
+}
+
+impl Report {
+    /// A report on some streams that start now. On a terminal there is a progress bar, over
+    /// `records` or `duration`.
+    #[must_use]
+    pub fn new(
+        streams: Vec<Stream>,
+        json: Option<PathBuf>,
+        now_us: i64,
+        warmup: Duration,
+        duration: Option<Duration>,
+        records: Option<u64>,
+    ) -> Self {
+        let bar = io::stderr().is_terminal().then(|| {
+            let length = records.or(duration.map(|limit| limit.as_secs()));
+            let bar = length.map_or_else(ProgressBar::no_length, ProgressBar::new);
+            let template = match length {
+                Some(_) => "{bar:30} {elapsed} of {eta_precise} left",
+                None => "{spinner} {elapsed}",
+            };
+            bar.with_style(
+                ProgressStyle::with_template(template)
+                    .unwrap_or_else(|_| ProgressStyle::default_bar()),
+            )
+        });
+        let warmup_us = i64::try_from(warmup.as_micros()).unwrap_or(i64::MAX);
+        Self {
+            streams,
+            json,
+            start_us: now_us,
+            warmup_until_us: now_us.saturating_add(warmup_us),
+            interval_us: now_us,
+            measured_us: 0,
+            bar,
+            records,
+        }
+    }
+
+    /// A second has passed (or the last part of one): a line for each stream.
+    pub fn interval(&mut self, now_us: i64) {
+        let duration_us = now_us - self.interval_us;
+        // An interval that the warm-up ends in belongs to it.
+        let warmup = self.interval_us < self.warmup_until_us;
+        self.interval_us = now_us;
+        if !warmup {
+            self.measured_us += duration_us;
+        }
+        let at_seconds = seconds(now_us - self.start_us);
+        let mut lines = Vec::new();
+        let mut done = 0;
+        for stream in &mut self.streams {
+            let sample = stream.take();
+            let figures = Figures::new(&sample, duration_us);
+            if !warmup {
+                stream.total.add(&sample);
+            }
+            stream.intervals.push(Interval {
+                at_seconds,
+                warmup,
+                figures,
+            });
+            let note = if warmup { "  (warm-up)" } else { "" };
+            lines.push(format!(
+                "{at_seconds:>6.1} s  {:<7} {figures}{note}",
+                stream.name
+            ));
+            done = stream
+                .intervals
+                .iter()
+                .map(|part| part.figures.records)
+                .sum();
+        }
+        for line in lines {
+            self.say(&line);
+        }
+        if let Some(bar) = &self.bar {
+            bar.set_position(match self.records {
+                Some(_) => done,
+                None => u64::try_from((now_us - self.start_us) / 1_000_000).unwrap_or(0),
+            });
+        }
+    }
+
+    /// A line for people: to standard output, unless that is for JSON.
+    pub fn say(&self, line: &str) {
+        let write = || {
+            if self.json.as_deref() == Some(Path::new("-")) {
+                eprintln!("{line}");
+            } else {
+                // A reader that has gone, as `head` does, is no reason to stop.
+                let _ = writeln!(io::stdout(), "{line}");
+            }
+        };
+        match &self.bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+
+    /// The end: totals, verdict, errors; and the JSON.
+    ///
+    /// # Errors
+    /// If the JSON file can't be written.
+    pub fn finish(mut self, run: u64, topic: &str, now_us: i64, ending: &Ending) -> Result<()> {
+        if now_us > self.interval_us {
+            self.interval(now_us);
+        }
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+        self.say("");
+        let mut results = Results {
+            run: format!("{run:016x}"),
+            topic,
+            ok: ending.is_ok(),
+            produce: None,
+            consume: None,
+            unanswered: ending.unanswered,
+            verify: ending.verdict.as_ref(),
+            errors: &ending.errors,
+        };
+        for stream in &self.streams {
+            let total = Figures::new(&stream.total, self.measured_us);
+            self.say(&format!("   total  {:<7} {total}", stream.name));
+            self.say(&format!(
+                "          {} records, {} bytes in {:.1} s",
+                show_count(total.records),
+                show_count(total.bytes),
+                total.seconds
+            ));
+            let result = Some(StreamResult {
+                total,
+                intervals: &stream.intervals,
+            });
+            match stream.name {
+                "produce" => results.produce = result,
+                _ => results.consume = result,
+            }
+        }
+        if ending.unanswered > 0 {
+            let count = show_count(ending.unanswered);
+            self.say(&format!(
+                "          {count} records were sent and not answered"
+            ));
+        }
+        if let Some(verdict) = &ending.verdict {
+            self.verdict(verdict);
+        }
+        self.write_json(&results)
+    }
+
+    fn verdict(&self, verdict: &Verdict) {
+        let known = match verdict.acknowledged {
+            Some(count) => format!(" of {} acknowledged", show_count(count)),
+            None => String::new(),
+        };
+        self.say(&format!(
+            "  verify  received {}{known}: lost {}, repeated {}, reordered {}, corrupt {}{}",
+            show_count(verdict.received),
+            show_count(verdict.lost),
+            show_count(verdict.repeated),
+            show_count(verdict.reordered),
+            show_count(verdict.corrupt),
+            if verdict.is_clean() {
+                "; all is well"
+            } else {
+                ""
+            },
+        ));
+        if verdict.foreign > 0 {
+            let count = show_count(verdict.foreign);
+            self.say(&format!(
+                "          {count} records are not of this run: not judged"
+            ));
+        }
+        for example in &verdict.examples {
+            self.say(&format!("          {example}"));
+        }
+    }
+
+    fn write_json(&self, results: &Results<'_>) -> Result<()> {
+        let Some(path) = &self.json else {
+            return Ok(());
+        };
+        let mut json = serde_json::to_vec_pretty(results)?;
+        json.push(b'\n');
+        if path == Path::new("-") {
+            return match io::stdout().write_all(&json) {
+                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+                _ => Ok(()),
+            };
+        }
+        fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+fn seconds(us: i64) -> f64 {
+    Duration::from_micros(u64::try_from(us).unwrap_or(0)).as_secs_f64()
+}

@@ -1,0 +1,143 @@
+//! Numbers as people type and read them: `10s`, `64KiB`, `250k`; `1.24 ms`, `412.3 MB/s`.
+
+use std::time::Duration;
+
+/// Parses a duration such as `10s`, `500ms`, `1m30s`, `200us`; `0` needs no unit.
+///
+/// # Errors
+/// A sentence when the text is no such duration.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
+        return Err(format!("{text} has no unit: write {text}s or {text}ms"));
+    }
+    text.parse::<jiff::SignedDuration>()
+        .ok()
+        .and_then(|duration| Duration::try_from(duration).ok())
+        .ok_or_else(|| format!("{text:?} is no duration: write 10s, 500ms, 1m30s or 1h"))
+}
+
+/// Parses a number of bytes such as `1000`, `64KiB` (or `64k`), `4MB`, `1GiB`.
+///
+/// # Errors
+/// A sentence when the text is no such size.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    scaled(text, |unit| {
+        Some(match unit {
+            "" | "b" => 1,
+            "k" | "kib" => 1 << 10,
+            "m" | "mib" => 1 << 20,
+            "g" | "gib" => 1 << 30,
+            "t" | "tib" => 1 << 40,
+            "kb" => 1_000,
+            "mb" => 1_000_000,
+            "gb" => 1_000_000_000,
+            "tb" => 1_000_000_000_000,
+            _ => return None,
+        })
+    })
+    .ok_or_else(|| format!("{text:?} is no size: write 1000, 64KiB, 4MB or 1GiB"))
+}
+
+/// Parses a count such as `1000`, `250k`, `2M`: decimal multiples.
+///
+/// # Errors
+/// A sentence when the text is no such count.
+pub fn parse_count(text: &str) -> Result<u64, String> {
+    scaled(text, |unit| {
+        Some(match unit {
+            "" => 1,
+            "k" => 1_000,
+            "m" => 1_000_000,
+            "g" => 1_000_000_000,
+            _ => return None,
+        })
+    })
+    .ok_or_else(|| format!("{text:?} is no count: write 1000, 250k or 2M"))
+}
+
+fn scaled(text: &str, multiple: impl Fn(&str) -> Option<u64>) -> Option<u64> {
+    let text = text.trim();
+    let unit_at = text
+        .find(|c: char| !c.is_ascii_digit() && c != '_')
+        .unwrap_or(text.len());
+    let (digits, unit) = text.split_at(unit_at);
+    let number: u64 = digits.replace('_', "").parse().ok()?;
+    number.checked_mul(multiple(&unit.trim().to_ascii_lowercase())?)
+}
+
+/// A latency to three digits: `87 us`, `1.24 ms`, `3.20 s`.
+#[must_use]
+pub fn show_us(us: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+    let number = us as f64;
+    match us {
+        0..1_000 => format!("{us} us"),
+        1_000..10_000 => format!("{:.2} ms", number / 1e3),
+        10_000..100_000 => format!("{:.1} ms", number / 1e3),
+        100_000..1_000_000 => format!("{:.0} ms", number / 1e3),
+        _ => format!("{:.2} s", number / 1e6),
+    }
+}
+
+/// An integer with thousands separators: `1,024,000`.
+#[must_use]
+pub fn show_count(count: u64) -> String {
+    let digits = count.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        assert_eq!(parse_duration("10s"), Ok(Duration::from_secs(10)));
+        assert_eq!(parse_duration("1m30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("5ms"), Ok(Duration::from_millis(5)));
+        assert_eq!(parse_duration("200us"), Ok(Duration::from_micros(200)));
+        assert_eq!(parse_duration("0"), Ok(Duration::ZERO));
+        for bad in ["", "10", "-5s", "ten", "10 parsecs"] {
+            assert!(parse_duration(bad).is_err(), "{bad:?} was taken");
+        }
+    }
+
+    #[test]
+    fn sizes_and_counts() {
+        assert_eq!(parse_size("64KiB"), Ok(65_536));
+        assert_eq!(parse_size("64k"), Ok(65_536));
+        assert_eq!(parse_size("4 MB"), Ok(4_000_000));
+        assert_eq!(parse_count("250k"), Ok(250_000));
+        assert_eq!(parse_count("1_000"), Ok(1_000));
+        for bad in [
+            "",
+            "k",
+            "-1",
+            "1.5k",
+            "99999999999999999999",
+            "20000000000000000g",
+        ] {
+            assert!(parse_size(bad).is_err(), "{bad:?} was taken");
+            assert!(parse_count(bad).is_err(), "{bad:?} was taken");
+        }
+    }
+
+    #[test]
+    fn shown() {
+        assert_eq!(show_us(87), "87 us");
+        assert_eq!(show_us(1_240), "1.24 ms");
+        assert_eq!(show_us(3_200_000), "3.20 s");
+        assert_eq!(show_count(0), "0");
+        assert_eq!(show_count(1_024_000), "1,024,000");
+    }
+}
