@@ -3,14 +3,25 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    admin::Admin, consumer::ConsumerBuilder, error::RequestError, producer::ProducerBuilder,
+    admin::Admin, clock::Clock, connection::Pool, consumer::ConsumerBuilder, error::RequestError,
+    metadata::Metadata, producer::ProducerBuilder,
 };
+
+/// Where a server without a port listens.
+const DEFAULT_PORT: u16 = 7400;
 
 /// A cluster, as seen from here: its metadata and the connections to it. Cheap to clone; clones
 /// share everything. Connections open on demand, one per broker shard and kind of traffic.
 #[derive(Clone, Debug)]
 pub struct Client {
-    shared: Arc<ClientBuilder>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub clock: Clock,
+    pub metadata: Metadata,
+    pub request_timeout: Duration,
 }
 
 /// Settings of a [`Client`]; made by [`Client::builder`].
@@ -81,8 +92,73 @@ impl ClientBuilder {
     /// # Errors
     /// [`RequestError`] if no address answers as a broker.
     pub async fn connect(self) -> Result<Client, RequestError> {
+        let servers = parse_servers(&self.servers)?;
+        let clock = Clock::start();
+        let pool = Arc::new(Pool::new(self.client_name.into(), self.connect_timeout));
+        let metadata = Metadata::new(pool, clock, servers, self.request_timeout);
+        metadata.ask(Some(Vec::new()), false).await?;
         Ok(Client {
-            shared: Arc::new(self),
+            shared: Arc::new(Shared {
+                clock,
+                metadata,
+                request_timeout: self.request_timeout,
+            }),
         })
+    }
+}
+
+/// `host`, `host:port`, `[::1]:port`, several with commas.
+fn parse_servers(servers: &str) -> Result<Vec<Arc<str>>, RequestError> {
+    let mut parsed = Vec::new();
+    for server in servers.split(',').map(str::trim).filter(|s| !s.is_empty()) {
+        let (host, port) = match server.rsplit_once(':') {
+            Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, Some(port)),
+            Some(_) if !server.ends_with(']') => {
+                return Err(RequestError::Configuration(
+                    format!("{server:?}: write an IPv6 address in brackets, as in [::1]:7400")
+                        .into(),
+                ));
+            }
+            _ => (server, None),
+        };
+        let address = match port {
+            None => format!("{host}:{DEFAULT_PORT}"),
+            Some(port) if port.parse::<u16>().is_ok_and(|port| port != 0) && !host.is_empty() => {
+                server.to_owned()
+            }
+            Some(_) => {
+                return Err(RequestError::Configuration(
+                    format!("{server:?} is no address; write host:port, as in 127.0.0.1:7400")
+                        .into(),
+                ));
+            }
+        };
+        parsed.push(address.into());
+    }
+    match parsed.is_empty() {
+        true => Err(RequestError::Configuration(
+            "no server given; write host:port, as in 127.0.0.1:7400".into(),
+        )),
+        false => Ok(parsed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_a_list_with_a_default_port() {
+        let good = |servers: &str| -> Vec<String> {
+            let parsed = parse_servers(servers).expect("good addresses");
+            parsed.iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(good("a:1, b ,[::1]:2"), ["a:1", "b:7400", "[::1]:2"]);
+        assert_eq!(good("[::1]"), ["[::1]:7400"]);
+        for bad in ["", ",", "a:", ":1", "a:x", "a:0", "a:70000", "::1"] {
+            let error = parse_servers(bad).expect_err(bad);
+            assert!(matches!(error, RequestError::Configuration(_)), "{bad}");
+            assert!(!error.is_retriable());
+        }
     }
 }

@@ -33,8 +33,11 @@
 
 mod admin;
 mod client;
+mod clock;
+mod connection;
 mod consumer;
 mod error;
+mod metadata;
 mod producer;
 
 pub use admin::{Admin, NewTopic, OffsetSpec};
