@@ -141,6 +141,9 @@ pub enum ProduceError {
         /// The setting that says so.
         setting: &'static str,
     },
+    /// The record breaks a rule of the format.
+    #[error("the record can't be sent: {0}")]
+    InvalidRecord(&'static str),
     /// The topic could not be looked up, or there is no such partition.
     #[error(transparent)]
     Request(#[from] RequestError),
@@ -158,7 +161,7 @@ impl ProduceError {
             Self::TimedOut { .. } => true,
             Self::Refused { code, .. } => code.is_retriable(),
             Self::Request(error) => error.is_retriable(),
-            Self::RecordTooLarge { .. } | Self::Closed => false,
+            Self::RecordTooLarge { .. } | Self::InvalidRecord(_) | Self::Closed => false,
         }
     }
 
@@ -168,7 +171,10 @@ impl ProduceError {
         match self {
             Self::Refused { code, .. } => Some(*code),
             Self::Request(error) => error.code(),
-            Self::TimedOut { .. } | Self::RecordTooLarge { .. } | Self::Closed => None,
+            Self::TimedOut { .. }
+            | Self::RecordTooLarge { .. }
+            | Self::InvalidRecord(_)
+            | Self::Closed => None,
         }
     }
 }

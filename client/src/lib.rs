@@ -49,11 +49,10 @@ pub use consumer::{
 pub use error::{ConsumeError, Error, ProduceError, RequestError};
 pub use millstream_protocol::{
     ErrorCode, LeaderEpoch, Offset, PartitionIndex, TopicId,
+    batch::Compression,
     messages::{
         BrokerInfo, BrokerStatus, ConfigEntry, DescribeClusterResponse, PartitionInfo,
         PartitionStatus, TopicInfo,
     },
 };
-pub use producer::{
-    Compression, Delivered, Delivery, Producer, ProducerBuilder, ProducerRecord, TrySendError,
-};
+pub use producer::{Delivered, Delivery, Producer, ProducerBuilder, ProducerRecord, TrySendError};

@@ -1,145 +1,135 @@
 //! The producer: batches, retries, and an acknowledgement per record.
+//!
+//! [`Producer::send`] appends to the machine directly, under a mutex that is never held across an
+//! await or an encoding; the driver, one task per producer, is woken once per batch, not per record.
 
+mod builder;
 mod delivery;
+mod driver;
+mod machine;
 mod record;
 
-use std::time::Duration;
+use std::{
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
+use millstream_protocol::batch::Compression;
+use tokio::sync::Notify;
+
+pub use builder::ProducerBuilder;
 pub use delivery::Delivery;
 pub use record::{Delivered, ProducerRecord, TrySendError};
 
+use self::{
+    delivery::BatchOutcome,
+    machine::{Action, Config, Event, Machine, Refusal},
+};
 use crate::{
     client::Client,
+    clock::wall_time_ms,
     error::{ProduceError, RequestError},
 };
 
-/// How a batch's records are compressed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Compression {
-    /// Not at all.
-    #[default]
-    None,
-    /// RFC 1952.
-    Gzip,
-    /// Snappy, in xerial framing.
-    Snappy,
-    /// LZ4 frames.
-    Lz4,
-    /// Zstandard.
-    Zstd,
+/// Pause between two attempts to look a topic up while the broker can't be reached.
+const LOOKUP_PAUSE: Duration = Duration::from_millis(200);
+
+/// Sends records. Cheap to clone; clones share batches, buffer and connections. Dropping the last
+/// clone ends the producer: what is not delivered by then fails, with a warning in the log.
+#[derive(Clone, Debug)]
+pub struct Producer {
+    handle: Arc<Handle>,
 }
 
-/// Settings of a [`Producer`]; made by [`Client::producer`].
-#[derive(Clone, Debug)]
-pub struct ProducerBuilder {
+/// Ends the producer when the last clone is dropped; the driver holds only the core.
+#[derive(Debug)]
+struct Handle {
+    core: Arc<Core>,
+}
+
+#[derive(Debug)]
+struct Core {
     client: Client,
-    linger: Duration,
-    batch_size: usize,
     compression: Compression,
-    idempotent: bool,
-    buffer_memory: usize,
-    max_in_flight: usize,
-    delivery_timeout: Duration,
     request_timeout: Duration,
+    delivery_timeout: Duration,
+    state: Mutex<State>,
+    /// Wakes the driver.
+    wake: Notify,
+    /// Rung whenever batches have settled.
+    settled: Notify,
 }
 
-/// Sends records. Cheap to clone; clones share batches, buffer and connections.
-#[derive(Clone, Debug)]
-pub struct Producer {}
-
-impl ProducerBuilder {
-    pub(crate) fn new(client: Client) -> Self {
-        Self {
-            client,
-            linger: Duration::ZERO,
-            batch_size: 64 << 10,
-            compression: Compression::None,
-            idempotent: true,
-            buffer_memory: 32 << 20,
-            max_in_flight: 5,
-            delivery_timeout: Duration::from_secs(120),
-            request_timeout: Duration::from_secs(30),
-        }
-    }
-
-    /// How long a batch waits for company. 0 by default: records are batched by what gathers while
-    /// earlier requests are in flight.
-    #[must_use]
-    pub fn linger(mut self, linger: Duration) -> Self {
-        self.linger = linger;
-        self
-    }
-
-    /// Bytes of records at which a batch is full, before compression. 64 KiB by default; one larger
-    /// record makes a batch of its own.
-    #[must_use]
-    pub fn batch_size(mut self, bytes: usize) -> Self {
-        self.batch_size = bytes;
-        self
-    }
-
-    /// Compresses batches. None by default.
-    #[must_use]
-    pub fn compression(mut self, compression: Compression) -> Self {
-        self.compression = compression;
-        self
-    }
-
-    /// Whether the broker drops repeated batches, so that retries write a record once. On by
-    /// default; without it a partition has one batch in flight, and a retry may write it twice.
-    #[must_use]
-    pub fn idempotent(mut self, idempotent: bool) -> Self {
-        self.idempotent = idempotent;
-        self
-    }
-
-    /// Most bytes of unacknowledged records; `send` waits beyond. 32 MiB by default.
-    #[must_use]
-    pub fn buffer_memory(mut self, bytes: usize) -> Self {
-        self.buffer_memory = bytes;
-        self
-    }
-
-    /// Most requests in flight per broker shard. 5 by default, and at most when idempotent: it is
-    /// how many batches the broker can recognise.
-    #[must_use]
-    pub fn max_in_flight(mut self, requests: usize) -> Self {
-        self.max_in_flight = requests;
-        self
-    }
-
-    /// How long after `send` a record may still be tried. 120 s by default.
-    #[must_use]
-    pub fn delivery_timeout(mut self, timeout: Duration) -> Self {
-        self.delivery_timeout = timeout;
-        self
-    }
-
-    /// How long one request may take before it is tried again. 30 s by default.
-    #[must_use]
-    pub fn request_timeout(mut self, timeout: Duration) -> Self {
-        self.request_timeout = timeout;
-        self
-    }
-
-    /// Starts the producer.
-    ///
-    /// # Errors
-    /// [`RequestError::Configuration`] if a setting makes no sense.
-    pub async fn build(self) -> Result<Producer, RequestError> {
-        Ok(Producer {})
-    }
+#[derive(Debug)]
+struct State {
+    machine: Machine<BatchOutcome>,
+    /// Decided, not yet done; the driver's to do.
+    actions: Vec<Action<BatchOutcome>>,
+    /// Batches that have settled and whose handles do not know it yet.
+    settling: usize,
+    failed_batches: u64,
+    last_failure: Option<ProduceError>,
+    /// No handle is left.
+    dropped: bool,
 }
 
 impl Producer {
+    fn start(
+        client: Client,
+        config: Config,
+        compression: Compression,
+        request_timeout: Duration,
+    ) -> Self {
+        let core = Arc::new(Core {
+            client,
+            compression,
+            request_timeout,
+            delivery_timeout: config.delivery_timeout,
+            state: Mutex::new(State {
+                machine: Machine::new(config),
+                actions: Vec::new(),
+                settling: 0,
+                failed_batches: 0,
+                last_failure: None,
+                dropped: false,
+            }),
+            wake: Notify::new(),
+            settled: Notify::new(),
+        });
+        tokio::spawn(driver::drive(Arc::clone(&core)));
+        Self {
+            handle: Arc::new(Handle { core }),
+        }
+    }
+
     /// Puts a record into its batch, waiting for room in the buffer and, once per topic, for
     /// metadata. The record is taken when this returns; a future dropped earlier took nothing.
     ///
     /// # Errors
     /// [`ProduceError`] if the record can't be taken: unknown topic or partition, too large, closed.
     pub async fn send(&self, record: ProducerRecord) -> Result<Delivery, ProduceError> {
-        drop(record);
-        Err(ProduceError::Closed)
+        // A loop of sends that never has to wait must let the driver run now and then.
+        tokio::task::coop::consume_budget().await;
+        let core = &self.handle.core;
+        let timestamp_ms = record.timestamp_ms.unwrap_or_else(wall_time_ms);
+        loop {
+            match core.append(&record, timestamp_ms) {
+                Ok(delivery) => return Ok(delivery),
+                Err(Refusal::UnknownTopic) => core.learn_topic(&record.topic).await?,
+                Err(Refusal::Full) => {
+                    let mut settled = pin!(core.settled.notified());
+                    settled.as_mut().enable();
+                    // Room that came before we listened would not ring again.
+                    match core.append(&record, timestamp_ms) {
+                        Ok(delivery) => return Ok(delivery),
+                        Err(Refusal::Full) => settled.await,
+                        Err(_other) => {}
+                    }
+                }
+                Err(refusal) => return Err(refused(&record, refusal)),
+            }
+        }
     }
 
     /// Puts a record into its batch if that needs no waiting.
@@ -151,17 +141,22 @@ impl Producer {
         reason = "the record itself comes back, by value"
     )]
     pub fn try_send(&self, record: ProducerRecord) -> Result<Delivery, TrySendError> {
-        drop(record);
-        Err(TrySendError::Refused(ProduceError::Closed))
+        let timestamp_ms = record.timestamp_ms.unwrap_or_else(wall_time_ms);
+        match self.handle.core.append(&record, timestamp_ms) {
+            Ok(delivery) => Ok(delivery),
+            Err(Refusal::Full) => Err(TrySendError::Full(record)),
+            Err(Refusal::UnknownTopic) => Err(TrySendError::UnknownTopic(record)),
+            Err(refusal) => Err(TrySendError::Refused(refused(&record, refusal))),
+        }
     }
 
     /// Sends what is buffered without lingering and waits until every record sent before this call
     /// is delivered or has failed; its [`Delivery`] tells which.
     ///
     /// # Errors
-    /// The error of the first record that failed meanwhile.
+    /// An error of a record that failed meanwhile.
     pub async fn flush(&self) -> Result<(), ProduceError> {
-        Err(ProduceError::Closed)
+        self.settle_all(Event::FlushWanted).await
     }
 
     /// Flushes and ends; later sends fail. Dropping the last clone instead loses what is unsent, with
@@ -170,6 +165,123 @@ impl Producer {
     /// # Errors
     /// As [`flush`](Self::flush).
     pub async fn close(&self) -> Result<(), ProduceError> {
-        Err(ProduceError::Closed)
+        self.settle_all(Event::Closed).await
+    }
+
+    /// Applies `event`, then waits for every batch begun before it.
+    async fn settle_all(&self, event: Event) -> Result<(), ProduceError> {
+        let core = &self.handle.core;
+        let (mark, failed_before) = {
+            let state = core.state();
+            (state.machine.flush_mark(), state.failed_batches)
+        };
+        core.apply(event);
+        loop {
+            let mut settled = pin!(core.settled.notified());
+            settled.as_mut().enable();
+            {
+                let state = core.state();
+                if state.settling == 0 && state.machine.is_settled_before(mark) {
+                    return match &state.last_failure {
+                        Some(error) if state.failed_batches > failed_before => Err(error.clone()),
+                        _ => Ok(()),
+                    };
+                }
+            }
+            settled.await;
+        }
+    }
+}
+
+impl Core {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn append(&self, record: &ProducerRecord, timestamp_ms: i64) -> Result<Delivery, Refusal> {
+        let now = self.client.shared.clock.now();
+        let appended = self.state().machine.append(now, record, timestamp_ms);
+        match &appended {
+            Ok(appended) if !appended.wake => {}
+            Ok(_) | Err(Refusal::Full) => self.wake.notify_one(),
+            Err(_) => {}
+        }
+        let appended = appended?;
+        Ok(Delivery::new(appended.handle, appended.index, timestamp_ms))
+    }
+
+    /// Tells the machine, and the driver to do what follows.
+    fn apply(&self, event: Event) {
+        let now = self.client.shared.clock.now();
+        self.state().apply(now, event);
+        self.wake.notify_one();
+    }
+
+    /// Looks a topic up, for as long as a record may wait to be delivered.
+    async fn learn_topic(&self, name: &str) -> Result<(), RequestError> {
+        let clock = self.client.shared.clock;
+        let give_up_at = clock.now() + self.delivery_timeout;
+        loop {
+            match self.client.shared.metadata.topic(name).await {
+                Ok(topic) => {
+                    self.apply(Event::TopicLearned(topic));
+                    return Ok(());
+                }
+                Err(error) if error.is_retriable() && clock.now() < give_up_at => {
+                    tokio::time::sleep(LOOKUP_PAUSE).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl State {
+    fn apply(&mut self, now: Duration, event: Event) {
+        let before = self.actions.len();
+        self.machine.apply(now, event, &mut self.actions);
+        let settle = |action: &&Action<BatchOutcome>| matches!(action, Action::Settle { .. });
+        self.settling += self.actions[before..].iter().filter(settle).count();
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let mut state = self.core.state();
+        state.dropped = true;
+        let unsettled = state.machine.unsettled_records();
+        if unsettled > 0 {
+            tracing::warn!(
+                records = unsettled,
+                "a producer was dropped with records undelivered; call close() before"
+            );
+        }
+        drop(state);
+        self.core.wake.notify_one();
+    }
+}
+
+fn refused(record: &ProducerRecord, refusal: Refusal) -> ProduceError {
+    match refusal {
+        Refusal::UnknownPartition { partition, count } => RequestError::UnknownPartition {
+            topic: Arc::clone(&record.topic),
+            partition,
+            count,
+        }
+        .into(),
+        Refusal::TooLarge {
+            size,
+            limit,
+            setting,
+        } => ProduceError::RecordTooLarge {
+            size,
+            limit,
+            setting,
+        },
+        Refusal::NegativeTimestamp => {
+            ProduceError::InvalidRecord("its timestamp is negative; use milliseconds since 1970")
+        }
+        Refusal::UnknownTopic => RequestError::UnknownTopic(Arc::clone(&record.topic)).into(),
+        Refusal::Closed | Refusal::Full => ProduceError::Closed,
     }
 }
