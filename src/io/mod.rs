@@ -8,13 +8,16 @@ mod clock;
 #[cfg(test)]
 mod conformance;
 mod disk;
+pub mod glommio;
 mod net;
+mod random;
 pub mod sim;
 mod tasks;
 
 pub use clock::{Clock, Monotonic};
 pub use disk::{BLOCK_SIZE, Buffer, Disk, DiskFile, DiskInfo, DiskSpace, OpenMode, align_up};
 pub use net::{Listener, Net, Stream};
+pub use random::Random;
 pub use tasks::{TaskClass, Tasks};
 
 /// Everything at once, cheap to clone.

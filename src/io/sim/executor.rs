@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use super::random::{Random, mix};
+use crate::io::random::{Random, mix};
 
 /// What one poll of a task costs in virtual time, so that a task that never waits cannot stop the clock.
 const POLL_COST_NS: u64 = 1_000;

@@ -8,20 +8,18 @@
 mod disk;
 mod executor;
 mod net;
-mod random;
 #[cfg(test)]
 mod tests;
 
 use std::{future::Future, rc::Rc, task::Poll, time::Duration};
 
-use super::{Clock, Io, Monotonic, TaskClass, Tasks};
+use super::{Clock, Io, Monotonic, Random, TaskClass, Tasks};
 use executor::Executor;
 
 pub use disk::{
     CrashPolicy, DiskImage, DiskTimes, Errno, Fault, Operation, SimBuffer, SimDisk, SimFile,
 };
 pub use net::{SimDetached, SimListener, SimNet, SimStream};
-pub use random::Random;
 
 /// A simulation.
 pub struct Sim {

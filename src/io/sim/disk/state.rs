@@ -8,11 +8,10 @@
 use std::{collections::BTreeMap, io, path::Path, rc::Rc};
 
 use super::{
-    super::random::Random,
     content::{Block, Content},
     fault::{CrashPolicy, Errno},
 };
-use crate::io::BLOCK_SIZE;
+use crate::io::{BLOCK_SIZE, Random};
 
 /// Number of a file or directory; the root is 0.
 pub(super) type Inode = u64;

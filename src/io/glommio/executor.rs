@@ -1,0 +1,235 @@
+//! Starting a shard's executor, and telling why the host would not let it.
+
+use std::{
+    future::Future,
+    io,
+    sync::mpsc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use glommio::{LocalExecutor, LocalExecutorBuilder, Placement, PoolPlacement};
+use rustix::{io::Errno, process::Resource};
+
+use super::{GlommioIo, system_error};
+
+/// Entries of each ring: deep, so that cancellations never wait for room (see `closing`).
+const RING_DEPTH: usize = 4096;
+/// How long a task may hold up the rings; also bounds how late a wake from another thread is seen.
+const PREEMPT_TIMER: Duration = Duration::from_millis(1);
+/// Threads of each shard for calls that block.
+const BLOCKING_THREAD_COUNT: usize = 2;
+/// Registered memory of a shard at most.
+const IO_MEMORY_SIZE_MAX: u64 = 8 << 20;
+/// glommio takes no less.
+const IO_MEMORY_SIZE_MIN: u64 = 64 << 10;
+/// glommio refuses to start below this.
+const MEMLOCK_SIZE_MIN: u64 = 512 << 10;
+
+/// How to run a shard.
+#[derive(Clone, Debug)]
+pub struct ShardOptions {
+    /// Shards in this process: they share the memory that may be locked.
+    pub shard_count: usize,
+    /// Busy-wait for so long before sleeping. Only with a CPU of its own.
+    pub spin: Option<Duration>,
+    /// Use direct I/O where the file system allows it.
+    pub direct: bool,
+}
+
+impl Default for ShardOptions {
+    fn default() -> Self {
+        Self {
+            shard_count: 1,
+            spin: None,
+            direct: true,
+        }
+    }
+}
+
+/// A shard's thread.
+pub struct ShardThread<T> {
+    /// `None` only if the executor was never made, and then nobody has this.
+    thread: JoinHandle<Option<T>>,
+}
+
+impl<T> ShardThread<T> {
+    /// Waits for the shard to end.
+    ///
+    /// # Panics
+    /// If the shard panicked.
+    pub fn join(self) -> T {
+        let ended = self
+            .thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        ended.expect("it was started")
+    }
+}
+
+/// Starts a shard on a thread of its own, pinned to `cpu` if given, and runs `main` there to its end.
+/// Tasks that `main` leaves behind are never run again.
+///
+/// # Errors
+/// The executor could not be made: [`io_uring_available`] tells why in words.
+pub fn spawn_shard<F, Fut>(
+    index: usize,
+    cpu: Option<usize>,
+    options: &ShardOptions,
+    main: F,
+) -> io::Result<ShardThread<Fut::Output>>
+where
+    F: FnOnce(GlommioIo) -> Fut + Send + 'static,
+    Fut: Future + 'static,
+    Fut::Output: Send + 'static,
+{
+    let options = options.clone();
+    let (started, outcome) = mpsc::sync_channel(1);
+    let thread = thread::Builder::new()
+        .name(format!("shard-{index}"))
+        .spawn(move || {
+            let executor = match make_executor(cpu, &options) {
+                Ok(executor) => executor,
+                Err(error) => {
+                    // The caller waits for this, and does not join a thread that has nothing to give.
+                    let _ = started.send(Err(error));
+                    return None;
+                }
+            };
+            let _ = started.send(Ok(()));
+            Some(executor.run(run_main(options.direct, main)))
+        })?;
+    match outcome.recv() {
+        Ok(Ok(())) => Ok(ShardThread { thread }),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(io::Error::other(format!(
+            "shard {index} died while it started"
+        ))),
+    }
+}
+
+/// The life of a shard: `main` in the foreground, then no more tasks.
+async fn run_main<F, Fut>(direct: bool, main: F) -> Fut::Output
+where
+    F: FnOnce(GlommioIo) -> Fut,
+    Fut: Future + 'static,
+    Fut::Output: 'static,
+{
+    let io = GlommioIo::new(direct);
+    let shard = std::rc::Rc::clone(&io.shard);
+    let task = glommio::spawn_local_into(main(io), shard.foreground);
+    let result = task.expect("the queue was just made").await;
+    shard.closing.end();
+    result
+}
+
+fn make_executor(cpu: Option<usize>, options: &ShardOptions) -> io::Result<LocalExecutor> {
+    let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
+    let memlock = rustix::process::getrlimit(Resource::Memlock).current;
+    let io_memory = io_memory_size(memlock, options.shard_count);
+    let mut builder = LocalExecutorBuilder::new(placement)
+        .ring_depth(RING_DEPTH)
+        .preempt_timer(PREEMPT_TIMER)
+        .io_memory(io_memory)
+        .blocking_thread_pool_placement(PoolPlacement::Unbound(BLOCKING_THREAD_COUNT));
+    if let Some(spin) = options.spin {
+        builder = builder.spin_before_park(spin);
+    }
+    builder.make().map_err(system_error)
+}
+
+/// Each of a shard's three rings pins this memory; a quarter is left for the rest of the process.
+fn io_memory_size(memlock: Option<u64>, shard_count: usize) -> usize {
+    let share = memlock.map_or(IO_MEMORY_SIZE_MAX, |limit| {
+        limit / (4 * shard_count.max(1) as u64)
+    });
+    let size = share.clamp(IO_MEMORY_SIZE_MIN, IO_MEMORY_SIZE_MAX);
+    usize::try_from(size).expect("at most 8 MiB")
+}
+
+/// Whether this host lets us use io_uring.
+///
+/// # Errors
+/// One sentence on what is in the way and what to do about it.
+pub fn io_uring_available() -> Result<(), String> {
+    let mut parameters = rustix::io_uring::io_uring_params::default();
+    // SAFETY: the parameters are valid for the call, and the ring is closed unused.
+    let ring = unsafe { rustix::io_uring::io_uring_setup(8, &mut parameters) };
+    if let Err(errno) = ring {
+        let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok();
+        return Err(setup_remedy(errno, disabled.as_deref().map(str::trim)));
+    }
+    let memlock = rustix::process::getrlimit(Resource::Memlock).current;
+    if let Some(limit) = memlock.filter(|limit| *limit < MEMLOCK_SIZE_MIN) {
+        return Err(format!(
+            "only {} KiB of memory may be locked and {} KiB are needed: raise the limit with \
+             `ulimit -l 8192`, or LimitMEMLOCK=8M in the systemd unit, or --ulimit memlock=-1 for Docker",
+            limit >> 10,
+            MEMLOCK_SIZE_MIN >> 10,
+        ));
+    }
+    let made = thread::spawn(|| make_executor(None, &ShardOptions::default()).map(drop));
+    match made.join() {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(format!("the io_uring executor does not start: {error}")),
+        Err(_) => Err("the io_uring executor does not start: it panicked".to_owned()),
+    }
+}
+
+/// What a refused `io_uring_setup` means; `disabled` is the sysctl, where there is one.
+fn setup_remedy(errno: Errno, disabled: Option<&str>) -> String {
+    match (errno, disabled) {
+        (Errno::PERM, Some(value @ ("1" | "2"))) => format!(
+            "io_uring is switched off on this host (kernel.io_uring_disabled={value}): switch it on \
+             with `sudo sysctl -w kernel.io_uring_disabled=0`, and in /etc/sysctl.d to keep it"
+        ),
+        (Errno::PERM | Errno::ACCESS, _) => "io_uring is forbidden to this process, most likely by \
+             the seccomp profile of a container: start it with a profile that allows io_uring_setup, \
+             io_uring_enter and io_uring_register (for Docker: --security-opt seccomp=FILE)"
+            .to_owned(),
+        (Errno::NOSYS, _) => "this kernel has no io_uring: Linux 5.15 or later is needed (in a \
+             sandbox such as gVisor io_uring may be missing whatever the kernel)"
+            .to_owned(),
+        (Errno::NOMEM, _) => "not enough memory may be locked for io_uring: raise the limit with \
+             `ulimit -l 8192`, or LimitMEMLOCK=8M in the systemd unit"
+            .to_owned(),
+        (Errno::MFILE | Errno::NFILE, _) => "no file descriptor is left for io_uring: raise the \
+             limit with `ulimit -n 65536`, or LimitNOFILE=65536 in the systemd unit"
+            .to_owned(),
+        (errno, _) => format!("io_uring cannot be set up: {}", io::Error::from(errno)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn registered_memory_stays_below_the_limit() {
+        assert_eq!(io_memory_size(Some(8 << 20), 2), 1 << 20);
+        assert_eq!(io_memory_size(Some(8 << 20), 1_000), 64 << 10);
+        assert_eq!(io_memory_size(None, 2), 8 << 20);
+        assert_eq!(io_memory_size(Some(u64::MAX), 0), 8 << 20);
+    }
+
+    #[test]
+    fn each_refusal_names_its_remedy() {
+        for (errno, disabled, remedy) in [
+            (
+                Errno::PERM,
+                Some("2"),
+                "sysctl -w kernel.io_uring_disabled=0",
+            ),
+            (Errno::PERM, Some("1"), "kernel.io_uring_disabled=1"),
+            (Errno::PERM, Some("0"), "seccomp"),
+            (Errno::PERM, None, "seccomp"),
+            (Errno::NOSYS, None, "Linux 5.15"),
+            (Errno::NOMEM, None, "ulimit -l"),
+            (Errno::MFILE, None, "ulimit -n"),
+            (Errno::FAULT, None, "Bad address"),
+        ] {
+            let text = setup_remedy(errno, disabled);
+            assert!(text.contains(remedy), "{text}");
+        }
+    }
+}
