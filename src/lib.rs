@@ -7,5 +7,6 @@ pub mod cli;
 pub mod control;
 pub mod controller;
 pub mod io;
+pub mod settings;
 pub mod storage;
 pub mod types;
