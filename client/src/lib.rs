@@ -32,13 +32,17 @@
 )]
 
 mod admin;
+mod backoff;
 mod client;
 mod clock;
 mod connection;
 mod consumer;
 mod error;
+mod lookups;
 mod metadata;
+mod offsets;
 mod producer;
+mod routing;
 
 pub use admin::{Admin, NewTopic, OffsetSpec};
 pub use client::{Client, ClientBuilder};

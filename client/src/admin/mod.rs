@@ -1,11 +1,25 @@
 //! Topics, settings and offsets.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use millstream_protocol::{
-    Offset, PartitionIndex, TopicId,
-    messages::{DescribeClusterResponse, PartitionStatus, TopicInfo},
+    ErrorCode, Offset, PartitionIndex, TopicId, TopicPartition,
+    messages::{
+        self, AlterTopicRequest, CreatePartitionsRequest, CreateTopicsRequest,
+        DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsResponse, DeleteTopicsRequest,
+        DescribeClusterRequest, DescribeClusterResponse, DescribePartitionsRequest,
+        EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, PartitionStatus, TopicInfo, TopicResult,
+    },
 };
 
-use crate::{client::Client, error::RequestError};
+use crate::{
+    client::Client,
+    error::RequestError,
+    metadata::check,
+    offsets,
+    routing::{PartitionAnswer, ask_leaders},
+};
 
 /// Asks the cluster about topics and changes them. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -78,7 +92,17 @@ impl Admin {
     /// # Errors
     /// [`RequestError::Broker`] with `TopicExists`, `InvalidTopicName`, `InvalidConfig`, ...
     pub async fn create_topic(&self, topic: NewTopic) -> Result<TopicId, RequestError> {
-        Ok(TopicId::default())
+        let request = CreateTopicsRequest {
+            topics: vec![messages::NewTopic {
+                name: topic.name,
+                partitions: topic.partitions,
+                replication_factor: topic.replication_factor,
+                configs: topic.configs,
+            }],
+            validate_only: false,
+        };
+        let response = self.client.shared.metadata.ask_any(&request).await?;
+        outcome(response.topics.into_iter().next())
     }
 
     /// Deletes a topic with all that it holds.
@@ -86,6 +110,12 @@ impl Admin {
     /// # Errors
     /// [`RequestError::UnknownTopic`] if there is none.
     pub async fn delete_topic(&self, name: &str) -> Result<(), RequestError> {
+        let request = DeleteTopicsRequest {
+            names: vec![name.to_owned()],
+        };
+        let response = self.client.shared.metadata.ask_any(&request).await?;
+        let id = outcome(response.topics.into_iter().next())?;
+        self.client.shared.metadata.forget(id);
         Ok(())
     }
 
@@ -98,7 +128,12 @@ impl Admin {
         name: &str,
         configs: Vec<(String, Option<String>)>,
     ) -> Result<(), RequestError> {
-        Ok(())
+        let request = AlterTopicRequest {
+            name: name.to_owned(),
+            configs,
+        };
+        let response = self.client.shared.metadata.ask_any(&request).await?;
+        outcome(Some(response.topic)).map(drop)
     }
 
     /// Raises the number of partitions to `total`.
@@ -106,6 +141,13 @@ impl Admin {
     /// # Errors
     /// [`RequestError`] if the topic is unknown or has that many already.
     pub async fn create_partitions(&self, name: &str, total: u32) -> Result<(), RequestError> {
+        let request = CreatePartitionsRequest {
+            name: name.to_owned(),
+            total,
+        };
+        let response = self.client.shared.metadata.ask_any(&request).await?;
+        let id = outcome(Some(response.topic))?;
+        self.client.shared.metadata.forget(id);
         Ok(())
     }
 
@@ -114,7 +156,10 @@ impl Admin {
     /// # Errors
     /// [`RequestError`] if the broker can't be asked.
     pub async fn topics(&self, include_internal: bool) -> Result<Vec<TopicInfo>, RequestError> {
-        Ok(Vec::new())
+        let response = self.client.shared.metadata.ask(None, include_internal);
+        let mut topics = response.await?.topics;
+        topics.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(topics)
     }
 
     /// One topic, asked afresh.
@@ -122,7 +167,12 @@ impl Admin {
     /// # Errors
     /// [`RequestError::UnknownTopic`] if there is none.
     pub async fn topic(&self, name: &str) -> Result<TopicInfo, RequestError> {
-        Ok(TopicInfo::default())
+        let names = Some(vec![name.to_owned()]);
+        let response = self.client.shared.metadata.ask(names, true).await?;
+        let topic = response.topics.into_iter().next();
+        let topic = topic.ok_or_else(|| RequestError::UnknownTopic(name.into()))?;
+        check(&topic)?;
+        Ok(topic)
     }
 
     /// Offsets, sizes and segments of each partition, in order.
@@ -133,7 +183,15 @@ impl Admin {
         &self,
         topic: &TopicInfo,
     ) -> Result<Vec<PartitionStatus>, RequestError> {
-        Ok(Vec::new())
+        let partitions = topic.partitions.iter().map(|it| TopicPartition {
+            topic: topic.id,
+            partition: it.partition,
+        });
+        let request = DescribePartitionsRequest {
+            partitions: partitions.collect(),
+        };
+        let response = self.client.shared.metadata.ask_any(&request).await?;
+        Ok(response.partitions)
     }
 
     /// The brokers and how they fare.
@@ -141,7 +199,8 @@ impl Admin {
     /// # Errors
     /// [`RequestError`] if the broker can't be asked.
     pub async fn describe_cluster(&self) -> Result<DescribeClusterResponse, RequestError> {
-        Ok(DescribeClusterResponse::default())
+        let request = DescribeClusterRequest {};
+        self.client.shared.metadata.ask_any(&request).await
     }
 
     /// An offset of each partition, in order; a time is refined to the record.
@@ -153,7 +212,23 @@ impl Admin {
         topic: &str,
         spec: OffsetSpec,
     ) -> Result<Vec<(PartitionIndex, Offset)>, RequestError> {
-        Ok(Vec::new())
+        let timestamp_ms = match spec {
+            OffsetSpec::Earliest => EARLIEST_TIMESTAMP,
+            OffsetSpec::Latest => LATEST_TIMESTAMP,
+            // Negative times mean something else on the wire, and nothing is older than 1970.
+            OffsetSpec::Timestamp(timestamp_ms) => timestamp_ms.max(0),
+        };
+        let partitions = self.partitions(topic).await?;
+        let shared = &self.client.shared;
+        let offsets = offsets::list_offsets(shared, topic, &partitions, timestamp_ms).await?;
+        Ok(offsets.into_iter().collect())
+    }
+
+    async fn partitions(&self, topic: &str) -> Result<Vec<PartitionIndex>, RequestError> {
+        let shared = &self.client.shared;
+        let known = shared.metadata.refresh(topic, shared.clock.now()).await?;
+        let count = u32::try_from(known.leaders.len()).expect("a topic has few partitions");
+        Ok((0..count).map(PartitionIndex).collect())
     }
 
     /// Deletes the records below an offset of each partition given (-1: below the high watermark).
@@ -166,6 +241,51 @@ impl Admin {
         topic: &str,
         before: Vec<(PartitionIndex, Offset)>,
     ) -> Result<Vec<(PartitionIndex, Offset)>, RequestError> {
-        Ok(Vec::new())
+        let partitions: Vec<PartitionIndex> = before.iter().map(|(it, _)| *it).collect();
+        let before_of = |partition| {
+            let found = before.iter().find(|(it, _)| *it == partition);
+            found.map_or(Offset::ZERO, |(_, offset)| *offset)
+        };
+        let request = |group: &[TopicPartition]| DeleteRecordsRequest {
+            partitions: group
+                .iter()
+                .map(|at| DeleteRecordsPartition {
+                    topic: at.topic,
+                    partition: at.partition,
+                    before_offset: before_of(at.partition),
+                })
+                .collect(),
+        };
+        let answers = |response: DeleteRecordsResponse, _: Bytes| {
+            let answers = response.partitions.into_iter().map(|it| PartitionAnswer {
+                partition: it.partition,
+                error: it.error,
+                message: it.message,
+                value: it.log_start_offset,
+            });
+            answers.collect()
+        };
+        let shared = &self.client.shared;
+        let starts = ask_leaders(shared, topic, &partitions, request, answers).await?;
+        Ok(starts.into_iter().collect())
+    }
+}
+
+/// A topic's id, or what is wrong with it.
+fn outcome(result: Option<TopicResult>) -> Result<TopicId, RequestError> {
+    let result = result.ok_or_else(|| RequestError::Broker {
+        code: ErrorCode::Internal,
+        message: "the broker's answer leaves the topic out".into(),
+    })?;
+    match result.error {
+        ErrorCode::None => Ok(result.id),
+        ErrorCode::UnknownTopic => Err(RequestError::UnknownTopic(result.name.into())),
+        code => {
+            let message: Arc<str> = match result.message.as_str() {
+                "" => format!("topic {:?} was refused", result.name).into(),
+                message => message.into(),
+            };
+            Err(RequestError::Broker { code, message })
+        }
     }
 }

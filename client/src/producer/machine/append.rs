@@ -10,7 +10,7 @@ use millstream_protocol::{
 };
 
 use super::{
-    Action, Lookup, Machine, Partition, TopicState,
+    Action, Machine, Partition, TopicState,
     batch::{Batch, BatchId, BatchState, Payload},
 };
 use crate::{metadata::Topic, producer::record::ProducerRecord};
@@ -165,9 +165,8 @@ impl<H: Clone + Default> Machine<H> {
             partitions: Vec::new(),
             sticky: 0,
             sticky_batch: None,
-            lookup: Lookup::Idle,
         });
-        state.lookup = Lookup::Idle;
+        self.lookups.done(topic.id);
         for (index, leader) in topic.leaders.iter().enumerate() {
             match (state.partitions.get_mut(index), leader) {
                 (None, leader) => state.partitions.push(Partition::new(*leader)),

@@ -1,11 +1,11 @@
 //! What may be sent is sent: requests of ready batches, identities, lookups.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use millstream_protocol::{TopicId, TopicPartition};
+use millstream_protocol::TopicPartition;
 
 use super::{
-    Action, Contents, IdentityState, Lookup, Machine, Parcel, ProduceSend, SentRequest,
+    Action, Contents, IdentityState, Machine, Parcel, ProduceSend, SentRequest,
     batch::{BatchState, Payload, RequestId, Stamp, sequence_after},
     partition::{Conditions, Readiness},
 };
@@ -95,7 +95,7 @@ impl<H: Clone + Default> Machine<H> {
             }
         }
         for topic in leaderless {
-            self.want_lookup(topic);
+            self.lookups.want(topic);
         }
         let groups = groups.into_iter().map(|(node, (_, group))| (node, group));
         (groups.collect(), identity_wanted)
@@ -174,28 +174,14 @@ impl<H: Clone + Default> Machine<H> {
         actions.push(Action::InitProducerId);
     }
 
-    /// Has the topic looked up again, unless that is under way.
-    pub(super) fn want_lookup(&mut self, topic: TopicId) {
-        if let Some(topic) = self.topics.get_mut(&topic)
-            && topic.lookup == Lookup::Idle
-        {
-            topic.lookup = Lookup::Wanted;
-        }
-    }
-
     fn look_up_topics(&mut self, now: Duration, actions: &mut Vec<Action<H>>) {
-        for (id, topic) in &mut self.topics {
-            let due = match topic.lookup {
-                Lookup::Wanted => true,
-                Lookup::PausedUntil(until) => until <= now,
-                Lookup::Idle | Lookup::UnderWay => false,
-            };
-            if due {
-                topic.lookup = Lookup::UnderWay;
-                actions.push(Action::RefreshTopic {
-                    name: topic.name.clone(),
-                    id: *id,
-                });
+        for id in self.lookups.start_due(now) {
+            match self.topics.get(&id) {
+                Some(topic) => actions.push(Action::RefreshTopic {
+                    name: Arc::clone(&topic.name),
+                    id,
+                }),
+                None => self.lookups.done(id),
             }
         }
     }

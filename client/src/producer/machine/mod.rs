@@ -11,7 +11,6 @@
 //! `H` is the shell's handle of a batch: made when the batch begins, given back when it settles.
 
 mod append;
-mod backoff;
 mod batch;
 mod drain;
 mod partition;
@@ -36,13 +35,14 @@ pub(crate) use self::{
     batch::{BatchId, Identity, RequestId, Stamp},
 };
 use self::{
-    backoff::Backoff,
     batch::Batch,
     partition::{Partition, Readiness},
 };
 use super::delivery::BatchPlace;
 use crate::{
+    backoff::Backoff,
     error::{ProduceError, RequestError},
+    lookups::Lookups,
     metadata::{Node, Topic},
 };
 
@@ -135,6 +135,7 @@ pub(crate) struct Machine<H> {
     backoff: Backoff,
     names: BTreeMap<Arc<str>, TopicId>,
     topics: BTreeMap<TopicId, TopicState<H>>,
+    lookups: Lookups,
     /// Partitions with batches, in the order they are looked at; turned by one for each request.
     active: Vec<TopicPartition>,
     in_flight: BTreeMap<Node, usize>,
@@ -157,17 +158,6 @@ struct TopicState<H> {
     /// Where records without key go, and the batch they go into.
     sticky: usize,
     sticky_batch: Option<BatchId>,
-    lookup: Lookup,
-}
-
-/// Whether a topic is being looked up again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lookup {
-    Idle,
-    Wanted,
-    UnderWay,
-    /// It failed; try again then.
-    PausedUntil(Duration),
 }
 
 #[derive(Debug)]
@@ -219,6 +209,7 @@ impl<H: Clone + Default> Machine<H> {
             config,
             names: BTreeMap::new(),
             topics: BTreeMap::new(),
+            lookups: Lookups::default(),
             active: Vec::new(),
             in_flight: BTreeMap::new(),
             requests: BTreeMap::new(),
@@ -277,10 +268,7 @@ impl<H: Clone + Default> Machine<H> {
                 deadlines.push(until);
             }
         }
-        deadlines.extend(self.topics.values().filter_map(|topic| match topic.lookup {
-            Lookup::PausedUntil(until) => Some(until),
-            Lookup::Idle | Lookup::Wanted | Lookup::UnderWay => None,
-        }));
+        deadlines.extend(self.lookups.deadline());
         if let IdentityState::PausedUntil(until, _) = self.identity {
             deadlines.push(until);
         }

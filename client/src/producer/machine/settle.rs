@@ -7,7 +7,7 @@ use millstream_protocol::{
 };
 
 use super::{
-    Action, IdentityState, Lookup, Machine,
+    Action, IdentityState, Machine,
     batch::{BatchId, RequestId},
 };
 use crate::{
@@ -15,6 +15,9 @@ use crate::{
     metadata::{Leader, Node},
     producer::delivery::BatchPlace,
 };
+
+/// Failures in a row that the pause after a failed look-up is that of: some 160 ms.
+const LOOKUP_PAUSE: u32 = 4;
 
 /// What an attempt at a batch came to.
 #[derive(Debug)]
@@ -170,7 +173,7 @@ impl<H: Clone + Default> Machine<H> {
                 if !found {
                     self.pause(now, at);
                     if look_up {
-                        self.want_lookup(at.topic);
+                        self.lookups.want(at.topic);
                     }
                 }
             }
@@ -328,6 +331,7 @@ impl<H: Clone + Default> Machine<H> {
             return;
         };
         self.names.retain(|_, named| *named != id);
+        self.lookups.done(id);
         self.active.retain(|at| at.topic != id);
         for partition in topic.partitions {
             for batch in partition.batches {
@@ -354,9 +358,9 @@ impl<H: Clone + Default> Machine<H> {
             self.drop_topic(id, actions);
             return;
         }
-        let until = now + self.backoff.pause(4);
+        let retry_at = now + self.backoff.pause(LOOKUP_PAUSE);
+        self.lookups.failed(id, retry_at);
         if let Some(topic) = self.topics.get_mut(&id) {
-            topic.lookup = Lookup::PausedUntil(until);
             let batches = topic.partitions.iter_mut().flat_map(|it| &mut it.batches);
             let reason: Arc<str> = error.to_string().into();
             for batch in batches.filter(|batch| batch.trouble.is_none()) {
