@@ -14,7 +14,10 @@ use millstream_protocol::{
     schema::{Entry, Layout},
 };
 
-use crate::{golden::check_file, layouts};
+use crate::{
+    golden::check_file,
+    layouts::{self, Shape, shape},
+};
 
 fn path() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/protocol.md"))
@@ -35,6 +38,30 @@ fn prose(doc: &[&str]) -> String {
     text.replace('|', "\\|")
 }
 
+/// The type's name in the document.
+fn on_the_wire(type_name: &str) -> String {
+    match shape(type_name) {
+        Shape::Array("u8") => "bytes".to_owned(),
+        Shape::Array(element) => format!("array<{}>", on_the_wire(element)),
+        Shape::Optional(value) => format!("optional<{}>", on_the_wire(value)),
+        Shape::Pair(first, second) => {
+            format!("pair<{}, {}>", on_the_wire(first), on_the_wire(second))
+        }
+        Shape::Named("String") => "string".to_owned(),
+        Shape::Named("Uuid") => "uuid".to_owned(),
+        Shape::Named(name) => name.to_owned(),
+    }
+}
+
+/// The names in a type.
+fn names(type_name: &str) -> Vec<&str> {
+    match shape(type_name) {
+        Shape::Array(inner) | Shape::Optional(inner) => names(inner),
+        Shape::Pair(first, second) => [names(first), names(second)].concat(),
+        Shape::Named(name) => vec![name],
+    }
+}
+
 fn layout_table(layout: &Layout) -> String {
     let mut table = format!("**{}**: {}\n", layout.name, prose(layout.doc));
     if layout.fields.is_empty() {
@@ -42,7 +69,7 @@ fn layout_table(layout: &Layout) -> String {
     }
     table += "\n| field | type | |\n|---|---|---|\n";
     for field in layout.fields {
-        let type_name = layouts::on_the_wire(field.type_name);
+        let type_name = on_the_wire(field.type_name);
         table += &format!(
             "| `{}` | `{type_name}` | {} |\n",
             field.name,
@@ -179,7 +206,7 @@ fn every_reachable_layout_is_listed() {
             let names = layout
                 .fields
                 .iter()
-                .flat_map(|field| layouts::names(field.type_name));
+                .flat_map(|field| names(field.type_name));
             queue.extend(names.filter_map(|name| listed.get(name)));
         }
     }

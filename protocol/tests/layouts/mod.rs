@@ -1,4 +1,4 @@
-//! Every struct of the wire, and how its types are called in the document.
+//! Every struct of the wire, and how to take their types apart.
 
 use millstream_protocol::{
     messages::*,
@@ -68,29 +68,5 @@ pub fn shape(type_name: &str) -> Shape<'_> {
         Shape::Pair(first, second)
     } else {
         Shape::Named(type_name)
-    }
-}
-
-/// The type's name in the document.
-pub fn on_the_wire(type_name: &str) -> String {
-    match shape(type_name) {
-        Shape::Array("u8") => "bytes".to_owned(),
-        Shape::Array(element) => format!("array<{}>", on_the_wire(element)),
-        Shape::Optional(value) => format!("optional<{}>", on_the_wire(value)),
-        Shape::Pair(first, second) => {
-            format!("pair<{}, {}>", on_the_wire(first), on_the_wire(second))
-        }
-        Shape::Named("String") => "string".to_owned(),
-        Shape::Named("Uuid") => "uuid".to_owned(),
-        Shape::Named(name) => name.to_owned(),
-    }
-}
-
-/// The names in a type.
-pub fn names(type_name: &str) -> Vec<&str> {
-    match shape(type_name) {
-        Shape::Array(inner) | Shape::Optional(inner) => names(inner),
-        Shape::Pair(first, second) => [names(first), names(second)].concat(),
-        Shape::Named(name) => vec![name],
     }
 }
