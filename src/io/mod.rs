@@ -11,6 +11,7 @@ mod disk;
 pub mod glommio;
 mod net;
 mod random;
+mod signal;
 pub mod sim;
 mod tasks;
 
@@ -18,6 +19,7 @@ pub use clock::{Clock, Monotonic};
 pub use disk::{BLOCK_SIZE, Buffer, Disk, DiskFile, DiskInfo, DiskSpace, OpenMode, align_up};
 pub use net::{Listener, Net, Stream};
 pub use random::Random;
+pub use signal::{Signal, SignalTicket};
 pub use tasks::{TaskClass, Tasks};
 
 /// Everything at once, cheap to clone.

@@ -1,0 +1,186 @@
+//! A budget of bytes on one shard: taken before memory is filled, given back when it is freed.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    future::poll_fn,
+    rc::Rc,
+    task::{Poll, Waker},
+};
+
+/// Bytes that may be in use at once. Takers wait in order, so a large one is not starved.
+#[derive(Debug)]
+pub struct Budget {
+    total: usize,
+    used: Cell<usize>,
+    next_ticket: Cell<u64>,
+    waiting: RefCell<VecDeque<(u64, Waker)>>,
+}
+
+/// Bytes taken from a budget; dropping it gives them back.
+#[derive(Debug)]
+pub struct Permit {
+    budget: Rc<Budget>,
+    bytes: usize,
+}
+
+impl Budget {
+    /// A budget of `total` bytes.
+    #[must_use]
+    pub fn new(total: usize) -> Rc<Self> {
+        Rc::new(Self {
+            total,
+            used: Cell::new(0),
+            next_ticket: Cell::new(0),
+            waiting: RefCell::default(),
+        })
+    }
+
+    /// Bytes in use.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.used.get()
+    }
+
+    /// Takes bytes at once, or not at all. More than the whole budget counts as the whole, so that
+    /// anything within the protocol's limits can pass, alone.
+    #[must_use]
+    pub fn try_take(self: &Rc<Self>, bytes: usize) -> Option<Permit> {
+        if self.waiting.borrow().is_empty() {
+            self.grab(bytes)
+        } else {
+            None
+        }
+    }
+
+    fn grab(self: &Rc<Self>, bytes: usize) -> Option<Permit> {
+        let bytes = bytes.min(self.total);
+        let used = self.used.get() + bytes;
+        (used <= self.total).then(|| {
+            self.used.set(used);
+            Permit {
+                budget: Rc::clone(self),
+                bytes,
+            }
+        })
+    }
+
+    /// Takes bytes, waiting for others to give theirs back. Dropping the future leaves the queue.
+    pub async fn take(self: &Rc<Self>, bytes: usize) -> Permit {
+        if let Some(permit) = self.try_take(bytes) {
+            return permit;
+        }
+        let ticket = self.next_ticket.get();
+        self.next_ticket.set(ticket + 1);
+        let _leave = LeaveQueue {
+            budget: self,
+            ticket,
+        };
+        poll_fn(|context| {
+            let mut waiting = self.waiting.borrow_mut();
+            let first = waiting.front().is_none_or(|(other, _)| *other == ticket);
+            if first && let Some(permit) = self.grab(bytes) {
+                return Poll::Ready(permit);
+            }
+            match waiting.iter_mut().find(|(other, _)| *other == ticket) {
+                Some((_, waker)) => waker.clone_from(context.waker()),
+                None => waiting.push_back((ticket, context.waker().clone())),
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn wake_first(&self) {
+        if let Some((_, waker)) = self.waiting.borrow().front() {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// Takes a waiter out of the queue however its wait ends, and lets the next one look.
+struct LeaveQueue<'a> {
+    budget: &'a Budget,
+    ticket: u64,
+}
+
+impl Drop for LeaveQueue<'_> {
+    fn drop(&mut self) {
+        self.budget
+            .waiting
+            .borrow_mut()
+            .retain(|(ticket, _)| *ticket != self.ticket);
+        self.budget.wake_first();
+    }
+}
+
+impl Permit {
+    /// Gives back all but `bytes`.
+    pub fn shrink(&mut self, bytes: usize) {
+        if bytes < self.bytes {
+            self.budget
+                .used
+                .set(self.budget.used.get() - (self.bytes - bytes));
+            self.bytes = bytes;
+            self.budget.wake_first();
+        }
+    }
+
+    /// Bytes it stands for.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.budget.used.set(self.budget.used.get() - self.bytes);
+        self.budget.wake_first();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_large_taker_is_not_starved_by_small_ones() {
+        let budget = Budget::new(100);
+        let held = budget.try_take(60).expect("room for 60 of 100");
+        let mut large = Box::pin(budget.take(80));
+        assert!(large.as_mut().now_or_never().is_none());
+        assert!(
+            budget.try_take(10).is_none(),
+            "a small one waits behind the large one"
+        );
+        drop(held);
+        let large = large.now_or_never().expect("room for 80 of 100");
+        assert_eq!(large.bytes(), 80);
+        assert_eq!(budget.used(), 80);
+        drop(large);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn a_waiter_that_gives_up_lets_the_next_one_in() {
+        let budget = Budget::new(10);
+        let held = budget.try_take(8).expect("room for 8 of 10");
+        let mut first = Box::pin(budget.take(9));
+        let mut second = Box::pin(budget.take(2));
+        assert!(first.as_mut().now_or_never().is_none());
+        assert!(second.as_mut().now_or_never().is_none());
+        drop(first);
+        assert!(second.now_or_never().is_some());
+        drop(held);
+    }
+
+    #[test]
+    fn more_than_the_whole_is_the_whole() {
+        let budget = Budget::new(10);
+        let all = budget.try_take(1000).expect("alone, anything passes");
+        assert_eq!(all.bytes(), 10);
+    }
+}

@@ -1,0 +1,95 @@
+//! Receive buffers of one shard: budgeted, recycled, in a few sizes.
+
+use std::{cell::RefCell, rc::Rc};
+
+use crate::net::{Budget, Permit};
+
+/// The buffer a connection begins with when bytes arrive: enough for requests and small produces.
+pub const SMALL: usize = 16 << 10;
+/// The buffer of a connection that moves record batches: several of the default size.
+pub const MEDIUM: usize = 256 << 10;
+
+/// Buffers of each recycled size that are kept for the next connection.
+const SPARE: usize = 64;
+
+/// Where connections get their receive buffers.
+///
+/// Large frames draw on a budget of their own: a few clients that announce large frames and send
+/// them slowly can hold up one another, and nobody else.
+#[derive(Debug)]
+pub struct Buffers {
+    ordinary: Rc<Budget>,
+    large: Rc<Budget>,
+    small_spare: RefCell<Vec<Vec<u8>>>,
+    medium_spare: RefCell<Vec<Vec<u8>>>,
+}
+
+/// A receive buffer; dropping it gives the memory back.
+#[derive(Debug)]
+pub struct ReceiveBuffer {
+    /// The memory.
+    pub bytes: Vec<u8>,
+    home: Rc<Buffers>,
+    _permit: Permit,
+}
+
+impl Buffers {
+    /// Buffers within `budget` bytes.
+    #[must_use]
+    pub fn new(budget: usize) -> Rc<Self> {
+        Rc::new(Self {
+            ordinary: Budget::new(budget / 2),
+            large: Budget::new(budget / 2),
+            small_spare: RefCell::default(),
+            medium_spare: RefCell::default(),
+        })
+    }
+
+    /// A buffer of at least `size` bytes, when there is memory for it.
+    pub async fn take(self: &Rc<Self>, size: usize) -> ReceiveBuffer {
+        let size = if size <= SMALL {
+            SMALL
+        } else {
+            size.max(MEDIUM)
+        };
+        let budget = if size > MEDIUM {
+            &self.large
+        } else {
+            &self.ordinary
+        };
+        let permit = budget.take(size).await;
+        let spare = self.spare(size).and_then(|spare| spare.borrow_mut().pop());
+        let bytes = spare.unwrap_or_else(|| vec![0; size]);
+        ReceiveBuffer {
+            bytes,
+            home: Rc::clone(self),
+            _permit: permit,
+        }
+    }
+
+    /// Bytes in use.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.ordinary.used() + self.large.used()
+    }
+
+    fn spare(&self, size: usize) -> Option<&RefCell<Vec<Vec<u8>>>> {
+        match size {
+            SMALL => Some(&self.small_spare),
+            MEDIUM => Some(&self.medium_spare),
+            _ => None,
+        }
+    }
+}
+
+impl Drop for ReceiveBuffer {
+    fn drop(&mut self) {
+        let bytes = std::mem::take(&mut self.bytes);
+        if let Some(spare) = self.home.spare(bytes.len()) {
+            let mut spare = spare.borrow_mut();
+            if spare.len() < SPARE {
+                spare.push(bytes);
+            }
+        }
+    }
+}

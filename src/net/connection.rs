@@ -1,0 +1,437 @@
+//! One connection: a reader that feeds frames to the session machine and performs its actions.
+//! Replies go out through the [`Outbox`], from whoever has them, whenever they are ready.
+
+use std::{
+    cell::{Cell, RefCell},
+    marker::PhantomData,
+    net::SocketAddr,
+    pin::pin,
+    rc::Rc,
+};
+
+use futures_util::future::{Either, select};
+use millstream_protocol::{
+    ErrorCode, FRAME_HEADER_SIZE, FrameFlags, ShardId, Wire,
+    messages::{ErrorReply, HandshakeRequest, HandshakeResponse, encode_body},
+};
+
+use crate::{
+    io::{Io, Net, Signal, Stream},
+    net::{
+        Buffers, Permit,
+        outbox::{Outbox, Reply},
+        receive::{Frame, ReceiveError, Receiver},
+    },
+    session::{Action, Request, Session, Ticket},
+    storage::Slice,
+};
+
+/// A connection on its way to another shard, its handshake read and not yet answered.
+pub struct Adopted<D> {
+    /// The socket.
+    pub connection: D,
+    /// The handshake to answer.
+    pub request: HandshakeRequest,
+    /// The handshake's correlation id.
+    pub correlation_id: u64,
+    /// Bytes received behind the handshake.
+    pub leftover: Vec<u8>,
+}
+
+/// Where a connection belongs.
+pub enum Welcome {
+    /// Here: the answer.
+    Stay(HandshakeResponse),
+    /// On another shard of this broker.
+    Move(ShardId),
+}
+
+/// What a shard offers its connections.
+pub trait Service<I: Io>: 'static {
+    /// Decides about a handshake.
+    fn welcome(&self, request: &HandshakeRequest) -> Welcome;
+
+    /// Answers a handshake here, whatever shard was wanted.
+    fn welcome_here(&self, request: &HandshakeRequest) -> HandshakeResponse;
+
+    /// Sends a connection to another shard. Comes back if that shard's inbox is full.
+    fn hand_over(
+        &self,
+        shard: ShardId,
+        adopted: Box<Adopted<<I as Net>::Detached>>,
+    ) -> Result<(), Box<Adopted<<I as Net>::Detached>>>;
+
+    /// Serves a request: takes what it needs of `records` before it returns, answers when it can.
+    fn serve(self: &Rc<Self>, request: Request, records: &mut [u8], reply_to: ReplyTo<I>);
+
+    /// Waits while too much is appended and not yet durable.
+    async fn room(&self);
+
+    /// Receive buffers.
+    fn buffers(&self) -> &Rc<Buffers>;
+
+    /// Counts bytes sent.
+    fn sent_bytes(&self) -> Rc<Cell<u64>>;
+
+    /// Counts bytes received.
+    fn received(&self, bytes: usize);
+
+    /// Notes why a connection ended.
+    fn closed(&self, peer: Option<SocketAddr>, reason: &ReceiveError);
+
+    /// Notes that a connection could not be accepted.
+    fn accept_failed(&self, error: &std::io::Error);
+
+    /// Notes that a connection began or ended here.
+    fn connections_changed(&self, by: isize);
+
+    /// Raised when the broker is on its way down; see [`Service::is_stopping`].
+    fn stopping(&self) -> &Signal;
+
+    /// The broker is on its way down.
+    fn is_stopping(&self) -> bool;
+}
+
+struct Connection<I: Io> {
+    session: RefCell<Session<Reply<I::Buffer>>>,
+    outbox: Rc<Outbox<I>>,
+    answered: Signal,
+}
+
+/// Where the answer to one request goes. Dropped without an answer, it answers `Internal`, so that
+/// no client waits for ever.
+pub struct ReplyTo<I: Io> {
+    connection: Rc<Connection<I>>,
+    ticket: Option<Ticket>,
+}
+
+impl<I: Io> ReplyTo<I> {
+    /// Sends the answer.
+    pub fn send<M: Wire>(self, message: &M) {
+        self.send_with(message, Vec::new(), None);
+    }
+
+    /// Sends the answer with record batches behind it.
+    pub fn send_with<M: Wire>(
+        mut self,
+        message: &M,
+        pieces: Vec<Slice<I::Buffer>>,
+        charge: Option<Permit>,
+    ) {
+        if let Some(ticket) = self.ticket.take() {
+            let records = pieces.iter().map(Slice::size).sum();
+            let head = frame_head(ticket, FrameFlags::default(), message, records);
+            self.connection.answer(
+                ticket,
+                Reply {
+                    head,
+                    pieces,
+                    _charge: charge,
+                },
+            );
+        }
+    }
+
+    /// Sends an error.
+    pub fn refuse(mut self, error: ErrorCode, message: impl Into<String>) {
+        if let Some(ticket) = self.ticket.take() {
+            self.connection.refuse(ticket, error, message.into());
+        }
+    }
+
+    /// Whether the connection can carry no answer any more.
+    pub fn is_gone(&self) -> bool {
+        self.connection.outbox.is_broken()
+    }
+}
+
+impl<I: Io> Drop for ReplyTo<I> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            let message = "the broker dropped this request".to_owned();
+            self.connection.refuse(ticket, ErrorCode::Internal, message);
+        }
+    }
+}
+
+fn frame_head<M: Wire>(ticket: Ticket, flags: FrameFlags, message: &M, records: usize) -> Vec<u8> {
+    let body = encode_body(message);
+    let body_size = u32::try_from(body.len()).expect("replies are bounded by their requests");
+    let records_size = u32::try_from(records).expect("records of a reply are bounded");
+    let header = ticket.header(flags, body_size, records_size).encode();
+    [header.as_slice(), &body].concat()
+}
+
+impl<I: Io> Connection<I> {
+    fn answer(&self, ticket: Ticket, reply: Reply<I::Buffer>) {
+        let outbox = &self.outbox;
+        self.session
+            .borrow_mut()
+            .answered(ticket, reply, |reply| outbox.push(reply));
+        self.answered.raise();
+    }
+
+    fn refuse(&self, ticket: Ticket, error: ErrorCode, message: String) {
+        let reply = ErrorReply { error, message };
+        let head = frame_head(ticket, FrameFlags::ERROR, &reply, 0);
+        self.answer(
+            ticket,
+            Reply {
+                head,
+                pieces: Vec::new(),
+                _charge: None,
+            },
+        );
+    }
+}
+
+/// Serves a connection from its accept, or from its adoption, to its end.
+pub async fn serve<I: Io, S: Service<I>>(io: I, service: Rc<S>, stream: I::Stream) {
+    let _open = Open::new(&service);
+    let reader = Reader::open(io.clone(), Rc::clone(&service), stream);
+    finish(io, service, reader).await;
+}
+
+/// Counts a connection as long as it is served here.
+struct Open<I: Io, S: Service<I>> {
+    service: Rc<S>,
+    io: PhantomData<I>,
+}
+
+impl<I: Io, S: Service<I>> Open<I, S> {
+    fn new(service: &Rc<S>) -> Self {
+        service.connections_changed(1);
+        Self {
+            service: Rc::clone(service),
+            io: PhantomData,
+        }
+    }
+}
+
+impl<I: Io, S: Service<I>> Drop for Open<I, S> {
+    fn drop(&mut self) {
+        self.service.connections_changed(-1);
+    }
+}
+
+/// Serves a connection that another shard has handed over.
+///
+/// # Errors
+/// The socket cannot be used here.
+pub async fn serve_adopted<I: Io, S: Service<I>>(
+    io: I,
+    service: Rc<S>,
+    adopted: Adopted<<I as Net>::Detached>,
+) -> std::io::Result<()> {
+    let _open = Open::new(&service);
+    let stream = io.attach(adopted.connection)?;
+    let mut reader = Reader::open(io.clone(), Rc::clone(&service), stream);
+    reader
+        .adopt(
+            &io,
+            &adopted.request,
+            adopted.correlation_id,
+            &adopted.leftover,
+        )
+        .await;
+    finish(io, service, reader).await;
+    Ok(())
+}
+
+async fn finish<I: Io, S: Service<I>>(io: I, service: Rc<S>, mut reader: Reader<I, S>) {
+    while let Some((shard, adopted)) = reader.run().await {
+        let Err(adopted) = service.hand_over(shard, Box::new(adopted)) else {
+            return;
+        };
+        // The other shard takes nothing now: serve here, correctly if slower.
+        let Ok(stream) = io.attach(adopted.connection) else {
+            return;
+        };
+        reader = Reader::open(io.clone(), Rc::clone(&service), stream);
+        reader
+            .adopt(
+                &io,
+                &adopted.request,
+                adopted.correlation_id,
+                &adopted.leftover,
+            )
+            .await;
+    }
+}
+
+struct Reader<I: Io, S: Service<I>> {
+    service: Rc<S>,
+    connection: Rc<Connection<I>>,
+    receiver: Receiver<I>,
+    stream: Rc<I::Stream>,
+    peer: Option<SocketAddr>,
+}
+
+/// What to do after a frame.
+enum Next {
+    Continue,
+    Move {
+        shard: ShardId,
+        correlation_id: u64,
+        request: Box<HandshakeRequest>,
+    },
+}
+
+impl<I: Io, S: Service<I>> Reader<I, S> {
+    fn open(io: I, service: Rc<S>, stream: I::Stream) -> Self {
+        let peer = stream.peer_address().ok();
+        let stream = Rc::new(stream);
+        let session = RefCell::new(Session::new(io.now()));
+        let outbox = Outbox::new(io.clone(), Rc::clone(&stream), service.sent_bytes());
+        let buffers = Rc::clone(service.buffers());
+        let receiver = Receiver::new(io, Rc::clone(&stream), buffers);
+        let connection = Rc::new(Connection {
+            session,
+            outbox,
+            answered: Signal::default(),
+        });
+        Self {
+            service,
+            connection,
+            receiver,
+            stream,
+            peer,
+        }
+    }
+
+    async fn adopt(
+        &mut self,
+        io: &I,
+        request: &HandshakeRequest,
+        correlation_id: u64,
+        leftover: &[u8],
+    ) {
+        let (session, ticket) = Session::adopt(io.now(), correlation_id, request);
+        self.connection.session.replace(session);
+        self.receiver.prepend(leftover).await;
+        let answer = self.service.welcome_here(request);
+        ReplyTo {
+            connection: Rc::clone(&self.connection),
+            ticket: Some(ticket),
+        }
+        .send(&answer);
+    }
+
+    /// Runs to the connection's end, or until it belongs to another shard.
+    async fn run(mut self) -> Option<(ShardId, Adopted<<I as Net>::Detached>)> {
+        loop {
+            match self.step().await {
+                Ok(Next::Continue) => {}
+                Ok(Next::Move {
+                    shard,
+                    correlation_id,
+                    request,
+                }) => {
+                    let adopted = self.detach(correlation_id, *request)?;
+                    return Some((shard, adopted));
+                }
+                Err(reason) => {
+                    self.service.closed(self.peer, &reason);
+                    break;
+                }
+            }
+        }
+        // What is owed is still answered: the client may have closed only its sending side.
+        let connection = &self.connection;
+        connection.session.borrow_mut().close();
+        let settled =
+            || connection.session.borrow().in_flight() == 0 || connection.outbox.is_broken();
+        connection.answered.wait_until(settled).await;
+        connection.outbox.close_when_sent();
+        None
+    }
+
+    async fn step(&mut self) -> Result<Next, ReceiveError> {
+        let connection = &self.connection;
+        let may_go_on = || {
+            let session = connection.session.borrow();
+            session.may_read() || session.is_closing() || connection.outbox.is_broken()
+        };
+        connection.answered.wait_until(may_go_on).await;
+        self.service.room().await;
+        let (max_frame_size, deadline) = {
+            let session = connection.session.borrow();
+            if session.is_closing() || connection.outbox.is_broken() {
+                return Err(ReceiveError::Ended);
+            }
+            (session.max_frame_size(), session.deadline())
+        };
+        let service = &self.service;
+        let frame = pin!(self.receiver.frame(max_frame_size, deadline));
+        let stop = pin!(service.stopping().wait_until(|| service.is_stopping()));
+        let frame = match select(frame, stop).await {
+            Either::Left((frame, _)) => frame?,
+            Either::Right(((), _)) => return Err(ReceiveError::Stopping),
+        };
+        Ok(take_frame(service, connection, frame))
+    }
+
+    /// Takes the socket out of a connection on which nothing was answered yet.
+    fn detach(
+        self,
+        correlation_id: u64,
+        request: HandshakeRequest,
+    ) -> Option<Adopted<<I as Net>::Detached>> {
+        let leftover = self.receiver.leftover().to_vec();
+        let Self {
+            connection,
+            receiver,
+            stream,
+            ..
+        } = self;
+        drop(receiver);
+        drop(connection);
+        let connection = Rc::into_inner(stream)?.detach();
+        Some(Adopted {
+            connection,
+            request,
+            correlation_id,
+            leftover,
+        })
+    }
+}
+
+fn take_frame<I: Io, S: Service<I>>(
+    service: &Rc<S>,
+    connection: &Rc<Connection<I>>,
+    frame: Frame<'_>,
+) -> Next {
+    service.received(FRAME_HEADER_SIZE + frame.header.rest_size());
+    let action = connection
+        .session
+        .borrow_mut()
+        .frame(&frame.header, frame.body);
+    let reply_to = |ticket| ReplyTo {
+        connection: Rc::clone(connection),
+        ticket: Some(ticket),
+    };
+    match action {
+        Action::Serve { ticket, request } => {
+            service.serve(request, frame.records, reply_to(ticket));
+        }
+        Action::Refuse {
+            ticket,
+            error,
+            message,
+            close: _,
+        } => {
+            connection.refuse(ticket, error, message);
+        }
+        Action::Welcome { ticket, request } => match service.welcome(&request) {
+            Welcome::Stay(answer) => reply_to(ticket).send(&answer),
+            Welcome::Move(shard) => {
+                return Next::Move {
+                    shard,
+                    correlation_id: ticket.correlation_id,
+                    request,
+                };
+            }
+        },
+    }
+    Next::Continue
+}

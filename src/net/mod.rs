@@ -1,0 +1,14 @@
+//! Connections: from the listener to a session and back. Shells; the session machine decides.
+
+mod budget;
+mod buffers;
+mod connection;
+mod listener;
+mod outbox;
+mod receive;
+
+pub use budget::{Budget, Permit};
+pub use buffers::Buffers;
+pub use connection::{Adopted, ReplyTo, Service, Welcome, serve, serve_adopted};
+pub use listener::accept_loop;
+pub use receive::ReceiveError;

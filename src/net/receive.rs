@@ -1,0 +1,251 @@
+//! The receiving side of a connection: bytes in, whole frames out.
+//!
+//! One buffer takes as much as the socket has, so small pipelined frames share a system call, and a
+//! large frame lands in one piece. The buffer exists only while bytes are in it or under way: an
+//! idle connection holds none. Memory is taken from the shard's budget before it is filled.
+
+use std::{io, pin::pin, rc::Rc, time::Duration};
+
+use futures_util::future::{Either, select};
+use millstream_protocol::{FRAME_HEADER_SIZE, FrameHeader, frame::FrameError, limits};
+
+use crate::{
+    io::{Io, Monotonic, Stream},
+    net::buffers::{Buffers, MEDIUM, ReceiveBuffer, SMALL},
+};
+
+/// A frame that has begun must be whole after this long ...
+const FRAME_TIMEOUT: Duration = Duration::from_secs(10);
+/// ... plus one second for each so many bytes.
+const SLOWEST_BYTES_PER_SECOND: u64 = 256 << 10;
+
+/// Why a connection ends.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiveError {
+    /// The client closed it, between frames.
+    #[error("closed by the client")]
+    Closed,
+    /// The session is over: an error was answered that ends it, or nothing can be sent any more.
+    #[error("the session ended")]
+    Ended,
+    /// The broker is on its way down.
+    #[error("the broker is stopping")]
+    Stopping,
+    /// The client closed it within a frame.
+    #[error("closed by the client in the middle of a frame")]
+    CutShort,
+    /// A frame took too long.
+    #[error("a frame of {0} bytes came too slowly")]
+    TooSlow(usize),
+    /// The deadline of the session passed.
+    #[error("no handshake in time")]
+    Deadline,
+    /// The frame boundaries are lost.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The body is larger than any request's.
+    #[error("a body of {0} bytes is larger than the limit of {limit}", limit = limits::MAX_BODY_SIZE)]
+    BodyTooLarge(u32),
+    /// The network failed.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// Receives frames from one stream.
+pub struct Receiver<I: Io> {
+    io: I,
+    stream: Rc<I::Stream>,
+    buffers: Rc<Buffers>,
+    buffer: Option<ReceiveBuffer>,
+    start: usize,
+    end: usize,
+}
+
+/// One frame, in the receiver's buffer until the next is asked for.
+pub struct Frame<'a> {
+    /// Its header.
+    pub header: FrameHeader,
+    /// Its body.
+    pub body: &'a [u8],
+    /// Its record batches, which may be changed in place.
+    pub records: &'a mut [u8],
+}
+
+impl<I: Io> Receiver<I> {
+    /// Receives from `stream`.
+    pub fn new(io: I, stream: Rc<I::Stream>, buffers: Rc<Buffers>) -> Self {
+        Self {
+            io,
+            stream,
+            buffers,
+            buffer: None,
+            start: 0,
+            end: 0,
+        }
+    }
+
+    /// Puts bytes in front that another shard has received already.
+    pub async fn prepend(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.make_room(bytes.len()).await;
+            if let Some(buffer) = &mut self.buffer {
+                buffer.bytes[..bytes.len()].copy_from_slice(bytes);
+                self.end = bytes.len();
+            }
+        }
+    }
+
+    /// The bytes that were received and not yet asked for.
+    pub fn leftover(&self) -> &[u8] {
+        self.buffer
+            .as_ref()
+            .map_or(&[], |buffer| &buffer.bytes[self.start..self.end])
+    }
+
+    /// The next frame. The wait for its first byte ends at `deadline`, if there is one; dropping the
+    /// future loses nothing.
+    ///
+    /// # Errors
+    /// The connection must end.
+    pub async fn frame(
+        &mut self,
+        max_frame_size: u32,
+        deadline: Option<Monotonic>,
+    ) -> Result<Frame<'_>, ReceiveError> {
+        if self.start == self.end {
+            self.wait_for_first_byte(deadline).await?;
+        }
+        let slowest = self.io.now() + FRAME_TIMEOUT;
+        let mut header = self.peek_header(max_frame_size)?;
+        while header.is_none() {
+            self.fill(FRAME_HEADER_SIZE, slowest).await?;
+            header = self.peek_header(max_frame_size)?;
+        }
+        let header = header.unwrap_or_default();
+        let size = FRAME_HEADER_SIZE + header.rest_size();
+        let slowest = slowest + Duration::from_secs(size as u64 / SLOWEST_BYTES_PER_SECOND);
+        while self.end - self.start < size {
+            self.fill(size, slowest).await?;
+        }
+        let at = self.start;
+        self.start += size;
+        let bytes: &mut [u8] = match &mut self.buffer {
+            Some(buffer) => &mut buffer.bytes[at + FRAME_HEADER_SIZE..at + size],
+            None => &mut [],
+        };
+        let (body, records) = bytes.split_at_mut(header.body_size as usize);
+        Ok(Frame {
+            header,
+            body,
+            records,
+        })
+    }
+
+    fn peek_header(&self, max_frame_size: u32) -> Result<Option<FrameHeader>, ReceiveError> {
+        let Some(bytes) = self.leftover().first_chunk::<FRAME_HEADER_SIZE>() else {
+            return Ok(None);
+        };
+        let header = FrameHeader::decode(bytes, max_frame_size)?;
+        if header.body_size > limits::MAX_BODY_SIZE {
+            return Err(ReceiveError::BodyTooLarge(header.body_size));
+        }
+        Ok(Some(header))
+    }
+
+    /// An idle connection waits here, without a buffer.
+    async fn wait_for_first_byte(
+        &mut self,
+        deadline: Option<Monotonic>,
+    ) -> Result<(), ReceiveError> {
+        (self.start, self.end) = (0, 0);
+        // While frames keep coming the buffer stays; otherwise it goes before the wait.
+        if self.buffer.is_some() && self.receive_now().await? {
+            return Ok(());
+        }
+        self.buffer = None;
+        match deadline {
+            None => self.stream.readable().await?,
+            Some(deadline) => {
+                let readable = pin!(self.stream.readable());
+                let timeout = pin!(self.io.sleep_until(deadline));
+                match select(readable, timeout).await {
+                    Either::Left((readable, _)) => readable?,
+                    Either::Right(((), _)) => return Err(ReceiveError::Deadline),
+                }
+            }
+        }
+        self.make_room(SMALL).await;
+        let received = self.receive_into_buffer().await?;
+        if received == 0 {
+            Err(ReceiveError::Closed)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Receives what is there without waiting for more; `false` if nothing is.
+    async fn receive_now(&mut self) -> Result<bool, ReceiveError> {
+        let Some(buffer) = &mut self.buffer else {
+            return Ok(false);
+        };
+        match self.stream.try_receive(&mut buffer.bytes) {
+            Ok(Some(0)) => Err(ReceiveError::Closed),
+            Ok(Some(received)) => {
+                self.end = received;
+                Ok(true)
+            }
+            Ok(None) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Receives something, with room for a frame of `size` bytes.
+    async fn fill(&mut self, size: usize, slowest: Monotonic) -> Result<(), ReceiveError> {
+        self.make_room(size).await;
+        let io = self.io.clone();
+        let receive = pin!(self.receive_into_buffer());
+        let timeout = pin!(io.sleep_until(slowest));
+        match select(receive, timeout).await {
+            Either::Left((Ok(0), _)) => Err(ReceiveError::CutShort),
+            Either::Left((received, _)) => Ok(received.map(|_| ())?),
+            Either::Right(((), _)) => Err(ReceiveError::TooSlow(size)),
+        }
+    }
+
+    async fn receive_into_buffer(&mut self) -> io::Result<usize> {
+        let Some(buffer) = &mut self.buffer else {
+            return Ok(0);
+        };
+        let received = self.stream.receive(&mut buffer.bytes[self.end..]).await?;
+        self.end += received;
+        Ok(received)
+    }
+
+    /// Makes the buffer hold a frame of `size` bytes from `start`, moving what is there to the front.
+    async fn make_room(&mut self, size: usize) {
+        let capacity = self.buffer.as_ref().map_or(0, |buffer| buffer.bytes.len());
+        let have = self.end - self.start;
+        // A full small buffer says that more is coming; a large one is not kept for small frames.
+        let grow = capacity < size || (capacity == SMALL && self.end == SMALL);
+        let shrink = capacity > MEDIUM && size <= MEDIUM && have <= MEDIUM;
+        if grow || shrink {
+            let wanted = if capacity == 0 {
+                size
+            } else {
+                size.max(MEDIUM)
+            };
+            // Given back before more is taken: a connection never waits for its own memory.
+            let kept = self.leftover().to_vec();
+            self.buffer = None;
+            let mut buffer = self.buffers.take(wanted.max(have)).await;
+            buffer.bytes[..have].copy_from_slice(&kept);
+            self.buffer = Some(buffer);
+            (self.start, self.end) = (0, have);
+        } else if (capacity - self.start < size || self.end == capacity)
+            && let Some(buffer) = &mut self.buffer
+        {
+            buffer.bytes.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, have);
+        }
+    }
+}

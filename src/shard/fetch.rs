@@ -1,0 +1,383 @@
+//! Fetch: batches from the log's buffers to the socket, waiting where there is nothing yet.
+
+use std::{pin::pin, rc::Rc, time::Duration};
+
+use futures_util::future::{Either, select, select_all};
+use millstream_protocol::{
+    ErrorCode, Offset, ShardId, TopicPartition, limits,
+    messages::{FetchPartition, FetchPartitionResult, FetchRequest, FetchResponse},
+};
+
+use crate::{
+    io::{Buffer as _, Io, Monotonic, Signal, align_up},
+    net::ReplyTo,
+    partition::FetchVerdict,
+    shard::{
+        Shard,
+        partition::{PartitionShell, refusal_message},
+        router::{Op, OpReply},
+    },
+    storage::{ReadError, Slice},
+};
+
+/// One partition's part of a reply.
+type Part<I> = (
+    FetchPartitionResult,
+    Vec<Slice<<I as crate::io::Disk>::Buffer>>,
+);
+
+/// Everything read in one round.
+struct Round<I: Io> {
+    parts: Vec<Part<I>>,
+    bytes: usize,
+    /// An error or a divergence: the client must hear of it now.
+    urgent: bool,
+}
+
+impl<I: Io> Shard<I> {
+    /// Serves a fetch of a client.
+    pub(super) async fn fetch(self: Rc<Self>, request: FetchRequest, reply_to: ReplyTo<I>) {
+        let wait = Duration::from_millis(request.max_wait_ms.min(limits::MAX_FETCH_WAIT_MS).into());
+        let deadline = self.io().now() + wait;
+        let max_bytes = request.max_bytes.min(limits::MAX_FETCH_SIZE) as usize;
+        let enough = (request.min_bytes as usize).min(max_bytes);
+        loop {
+            // Watching begins before reading, so nothing that comes in between is missed.
+            let moved = Rc::new(Signal::default());
+            let ticket = moved.ticket();
+            self.watch_local(&request.partitions, &moved);
+            // Memory is taken only when there may be something to fill it with.
+            let ready = self.may_have_something(&request.partitions);
+            let charge = if ready {
+                Some(self.reply_budget().take(max_bytes).await)
+            } else {
+                None
+            };
+            let round = self.fetch_round(&request.partitions, max_bytes).await;
+            let late = self.io().now() >= deadline || self.is_stopping_now();
+            if round.urgent || round.bytes >= enough.max(1) || late || reply_to.is_gone() {
+                return send(round, charge, reply_to);
+            }
+            drop((charge, round));
+            self.wait_for_more(&request.partitions, &moved, ticket, deadline)
+                .await;
+        }
+    }
+
+    async fn wait_for_more(
+        self: &Rc<Self>,
+        partitions: &[FetchPartition],
+        moved: &Rc<Signal>,
+        ticket: crate::io::SignalTicket,
+        deadline: Monotonic,
+    ) {
+        let local = pin!(moved.raised_since(ticket));
+        let stop = pin!(self.stopping_signal().wait_until(|| self.is_stopping_now()));
+        let timeout = pin!(self.io().sleep_until(deadline));
+        let remote = pin!(self.watch_remote(partitions, deadline));
+        let ended = pin!(select(timeout, stop));
+        select(select(local, remote), ended).await;
+    }
+
+    fn may_have_something(self: &Rc<Self>, partitions: &[FetchPartition]) -> bool {
+        partitions.iter().any(|entry| {
+            !self.owns(partition_of(entry))
+                || self
+                    .partition(partition_of(entry))
+                    .is_ok_and(|shell| matches!(verdict(&shell, entry), FetchVerdict::Read { .. }))
+        })
+    }
+
+    /// Reads every partition once, in order, within `max_bytes` of all together.
+    async fn fetch_round(
+        self: &Rc<Self>,
+        entries: &[FetchPartition],
+        max_bytes: usize,
+    ) -> Round<I> {
+        let mut round = Round {
+            parts: Vec::with_capacity(entries.len()),
+            bytes: 0,
+            urgent: false,
+        };
+        for (shard, range) in runs(entries, |entry| self.owner(partition_of(entry))) {
+            let left = max_bytes.saturating_sub(round.bytes);
+            let part = &entries[range];
+            let parts = if shard == self.id() {
+                self.fetch_here(part, left, round.bytes == 0).await
+            } else {
+                self.fetch_there(shard, part, left).await
+            };
+            for (result, slices) in parts {
+                round.bytes += result.records_size as usize;
+                round.urgent |= result.error != ErrorCode::None || result.diverging.is_some();
+                round.parts.push((result, slices));
+            }
+        }
+        round
+    }
+
+    /// Reads partitions of this shard. With `first`, one batch is read even if it is larger than
+    /// `max_bytes`: a reader must be able to go on.
+    async fn fetch_here(
+        self: &Rc<Self>,
+        entries: &[FetchPartition],
+        max_bytes: usize,
+        first: bool,
+    ) -> Vec<Part<I>> {
+        let mut parts = Vec::with_capacity(entries.len());
+        let mut left = max_bytes;
+        let mut nothing_yet = first;
+        for entry in entries {
+            let may_read = left > 0 && (nothing_yet || left >= MIN_READ);
+            let (result, slices) = self.fetch_one(entry, if may_read { left } else { 0 }).await;
+            nothing_yet &= result.records_size == 0;
+            left = left.saturating_sub(result.records_size as usize);
+            parts.push((result, slices));
+        }
+        parts
+    }
+
+    async fn fetch_one(self: &Rc<Self>, entry: &FetchPartition, max_bytes: usize) -> Part<I> {
+        let mut result = FetchPartitionResult {
+            topic: entry.topic,
+            partition: entry.partition,
+            leader: self.broker_id(),
+            shard: self.id(),
+            high_watermark: Offset(-1),
+            log_start_offset: Offset(-1),
+            ..FetchPartitionResult::default()
+        };
+        let shell = match self.partition(partition_of(entry)) {
+            Ok(shell) => shell,
+            Err(missing) => {
+                (result.error, result.message) = (missing.error, missing.message);
+                return (result, Vec::new());
+            }
+        };
+        shell.with_machine(|machine| {
+            result.high_watermark = machine.high_watermark();
+            result.log_start_offset = machine.log_start();
+            result.leader_epoch = machine.epoch();
+        });
+        match verdict(&shell, entry) {
+            FetchVerdict::AtEnd => {}
+            FetchVerdict::Diverged(diverging) => result.diverging = Some(diverging),
+            FetchVerdict::Refused(refusal) => {
+                result.error = refusal.error;
+                result.message = out_of_range(&refusal, entry, &result);
+            }
+            FetchVerdict::Read { up_to } if max_bytes > 0 => {
+                let max_bytes = max_bytes.min(entry.max_bytes.max(1) as usize);
+                match shell.log().read(entry.fetch_offset, up_to, max_bytes).await {
+                    Ok(slices) => {
+                        let size = slices.iter().map(Slice::size).sum::<usize>();
+                        result.records_size = u32::try_from(size).unwrap_or(u32::MAX);
+                        return (result, slices);
+                    }
+                    Err(error) => self.read_failed(&shell, &error, &mut result),
+                }
+            }
+            FetchVerdict::Read { .. } => {}
+        }
+        (result, Vec::new())
+    }
+
+    fn read_failed(
+        &self,
+        shell: &PartitionShell<I>,
+        error: &ReadError,
+        result: &mut FetchPartitionResult,
+    ) {
+        tracing::warn!(partition = %shell.log().id(), %error, "read failed");
+        result.error = read_error_code(error);
+        result.message = error.to_string();
+    }
+
+    async fn fetch_there(
+        self: &Rc<Self>,
+        shard: ShardId,
+        entries: &[FetchPartition],
+        max_bytes: usize,
+    ) -> Vec<Part<I>> {
+        self.counters().forwarded_requests.add(1);
+        let answer = self
+            .ask(shard, Op::Fetch(entries.to_vec(), max_bytes))
+            .await;
+        let Some(OpReply::Fetch(parts)) = answer else {
+            return entries
+                .iter()
+                .map(|entry| (overloaded(entry), Vec::new()))
+                .collect();
+        };
+        parts
+            .into_iter()
+            .map(|(result, bytes)| {
+                let slices = if bytes.is_empty() {
+                    Vec::new()
+                } else {
+                    vec![self.adopt(&bytes)]
+                };
+                (result, slices)
+            })
+            .collect()
+    }
+
+    fn adopt(&self, bytes: &[u8]) -> Slice<I::Buffer> {
+        let mut buffer = self.io().buffer(align_up(bytes.len()));
+        buffer.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
+        Slice::new(Rc::new(buffer), 0..bytes.len())
+    }
+
+    /// Reads for another shard: copies, since buffers do not travel.
+    pub(super) async fn fetch_copies(
+        self: &Rc<Self>,
+        entries: &[FetchPartition],
+        max_bytes: usize,
+    ) -> Vec<(FetchPartitionResult, Vec<u8>)> {
+        let parts = self.fetch_here(entries, max_bytes, true).await;
+        parts
+            .into_iter()
+            .map(|(result, slices)| {
+                let mut bytes = Vec::with_capacity(result.records_size as usize);
+                for slice in &slices {
+                    bytes.extend_from_slice(slice.bytes());
+                }
+                (result, bytes)
+            })
+            .collect()
+    }
+
+    fn watch_local(self: &Rc<Self>, entries: &[FetchPartition], waiter: &Rc<Signal>) {
+        for entry in entries {
+            if let Ok(shell) = self.partition(partition_of(entry)) {
+                shell.watch(waiter);
+            }
+        }
+    }
+
+    /// Waits for another shard until one of these partitions has something, or the deadline.
+    pub(super) async fn watch_here(
+        self: &Rc<Self>,
+        entries: &[FetchPartition],
+        deadline: Monotonic,
+    ) {
+        let moved = Rc::new(Signal::default());
+        let ticket = moved.ticket();
+        self.watch_local(entries, &moved);
+        let something = entries.iter().any(|entry| {
+            self.partition(partition_of(entry)).map_or(true, |shell| {
+                !matches!(verdict(&shell, entry), FetchVerdict::AtEnd)
+            })
+        });
+        if !something {
+            let moved = pin!(moved.raised_since(ticket));
+            let timeout = pin!(self.io().sleep_until(deadline));
+            select(moved, timeout).await;
+        }
+    }
+
+    /// Waits until a partition of another shard has something. Never returns if all are here.
+    async fn watch_remote(self: &Rc<Self>, entries: &[FetchPartition], deadline: Monotonic) {
+        let mut watches = Vec::new();
+        for (shard, part) in self.split_by_owner(entries, partition_of) {
+            if shard != self.id() {
+                let part = part.iter().map(|at| entries[*at].clone()).collect();
+                watches.push(Box::pin(self.ask(shard, Op::Watch(part, deadline))));
+            }
+        }
+        if watches.is_empty() {
+            return std::future::pending().await;
+        }
+        match select(select_all(watches), std::future::pending::<()>()).await {
+            Either::Left(((Some(_), _, _), _)) | Either::Right(_) => {}
+            // The other shard is overloaded: look again soon.
+            Either::Left(((None, _, _), _)) => self.io().sleep(LOOK_AGAIN).await,
+        }
+    }
+}
+
+/// Below this many bytes left, the remaining partitions wait for the next fetch.
+const MIN_READ: usize = 4096;
+
+/// Wait before asking an overloaded shard again.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+fn send<I: Io>(round: Round<I>, charge: Option<crate::net::Permit>, reply_to: ReplyTo<I>) {
+    let charge = charge.map(|mut permit| {
+        permit.shrink(round.bytes);
+        permit
+    });
+    let mut partitions = Vec::with_capacity(round.parts.len());
+    let mut pieces = Vec::new();
+    for (result, slices) in round.parts {
+        partitions.push(result);
+        pieces.extend(slices);
+    }
+    reply_to.send_with(&FetchResponse { partitions }, pieces, charge);
+}
+
+fn verdict<I: Io>(shell: &PartitionShell<I>, entry: &FetchPartition) -> FetchVerdict {
+    shell.with_machine(|machine| {
+        machine.fetch(
+            entry.fetch_offset,
+            entry.leader_epoch,
+            entry.last_fetched_epoch,
+        )
+    })
+}
+
+fn out_of_range(
+    refusal: &crate::partition::Refusal,
+    entry: &FetchPartition,
+    result: &FetchPartitionResult,
+) -> String {
+    if refusal.error == ErrorCode::OffsetOutOfRange {
+        format!(
+            "offset {} is outside the partition, which has {} to {}",
+            entry.fetch_offset, result.log_start_offset, result.high_watermark
+        )
+    } else {
+        refusal_message(refusal)
+    }
+}
+
+/// The wire's code for a read that failed.
+#[must_use]
+pub fn read_error_code(error: &ReadError) -> ErrorCode {
+    match error {
+        ReadError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+        ReadError::Damaged { .. } => ErrorCode::PartitionReadOnly,
+        ReadError::Io { .. } => ErrorCode::StorageError,
+        ReadError::Closed => ErrorCode::UnknownPartition,
+    }
+}
+
+fn overloaded(entry: &FetchPartition) -> FetchPartitionResult {
+    FetchPartitionResult {
+        topic: entry.topic,
+        partition: entry.partition,
+        error: ErrorCode::Overloaded,
+        message: "the owning shard's inbox is full".to_owned(),
+        ..FetchPartitionResult::default()
+    }
+}
+
+fn partition_of(entry: &FetchPartition) -> TopicPartition {
+    TopicPartition {
+        topic: entry.topic,
+        partition: entry.partition,
+    }
+}
+
+/// Consecutive entries of the same owner.
+fn runs<E>(entries: &[E], owner: impl Fn(&E) -> ShardId) -> Vec<(ShardId, std::ops::Range<usize>)> {
+    let mut runs: Vec<(ShardId, std::ops::Range<usize>)> = Vec::new();
+    for (at, entry) in entries.iter().enumerate() {
+        let shard = owner(entry);
+        match runs.last_mut() {
+            Some((last, range)) if *last == shard => range.end = at + 1,
+            _ => runs.push((shard, at..at + 1)),
+        }
+    }
+    runs
+}

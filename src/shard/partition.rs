@@ -1,0 +1,396 @@
+//! The shell of one partition: performs what its machine decides, on its log.
+
+use std::{
+    cell::{Cell, OnceCell, RefCell},
+    rc::{Rc, Weak},
+};
+
+use millstream_protocol::{
+    ErrorCode, LeaderEpoch, Offset, TopicPartition,
+    batch::{BatchError, BatchHeader, Batches, place_all, set_append_time},
+};
+
+use crate::{
+    io::{Io, Signal, TaskClass},
+    partition::{Action, Event, Partition, Producers, Recovered, Refusal},
+    shard::produce::Produced,
+    storage::{
+        self, Log, LogError, LogListener, LogOptions, RecoveryObserver, ShardStorage,
+        SnapshotRejected,
+    },
+    types::{Durability, TimestampType, TopicConfig},
+};
+
+/// A partition that this shard owns.
+pub struct PartitionShell<I: Io> {
+    io: I,
+    machine: RefCell<Partition<Produced>>,
+    log: Rc<Log<I>>,
+    /// Fetches that wait for more; each is raised once, when the high watermark moves.
+    waiting: RefCell<Vec<Weak<Signal>>>,
+    max_batch_size: Cell<u32>,
+    timestamp_type: Cell<TimestampType>,
+    checkpointing: Cell<bool>,
+    closed: Cell<bool>,
+    /// Reused by every event.
+    actions: RefCell<Vec<Action<Produced>>>,
+}
+
+/// Hands the log's events to the shell, which does not exist yet when the log opens.
+struct Listener<I: Io> {
+    shell: OnceCell<Weak<PartitionShell<I>>>,
+}
+
+impl<I: Io> Listener<I> {
+    fn with(&self, act: impl FnOnce(&Rc<PartitionShell<I>>)) {
+        if let Some(shell) = self.shell.get().and_then(Weak::upgrade) {
+            act(&shell);
+        }
+    }
+}
+
+impl<I: Io> LogListener for Listener<I> {
+    fn persisted(&self, up_to: Offset) {
+        self.with(|shell| shell.apply(Event::Persisted { up_to }));
+    }
+
+    fn failed(&self, error: &LogError) {
+        self.with(|shell| shell.log_failed(error));
+    }
+
+    fn checkpoint_wanted(&self) {
+        self.with(PartitionShell::checkpoint_soon);
+    }
+}
+
+/// Rebuilds the producers' state as the log opens.
+#[derive(Default)]
+struct Rebuild {
+    producers: Producers,
+}
+
+impl RecoveryObserver for Rebuild {
+    fn snapshot(&mut self, bytes: &[u8]) -> Result<(), SnapshotRejected> {
+        self.producers = if bytes.is_empty() {
+            Producers::default()
+        } else {
+            Producers::restore(bytes).map_err(|_| SnapshotRejected)?
+        };
+        Ok(())
+    }
+
+    fn batch(&mut self, header: &BatchHeader, append_time_ms: i64) {
+        // What recovery finds is durable.
+        self.producers
+            .appended(header, append_time_ms, header.next_offset());
+    }
+}
+
+/// The log's part of a topic's settings.
+#[must_use]
+pub fn log_options(config: &TopicConfig) -> LogOptions {
+    LogOptions {
+        segment_size: config.roll_size(),
+        segment_roll_ms: i64::try_from(config.roll_ms()).unwrap_or(i64::MAX),
+        durability: match config.durability {
+            Durability::Flushed => storage::Durability::Flushed,
+            Durability::Buffered => storage::Durability::Buffered,
+        },
+    }
+}
+
+impl<I: Io> PartitionShell<I> {
+    /// Opens the partition's log and recovers what it holds. The second value is a line for the
+    /// operator, if recovery had something to do.
+    ///
+    /// # Errors
+    /// The disk's, or a format this build does not know.
+    pub async fn open(
+        io: I,
+        storage: &Rc<ShardStorage<I>>,
+        id: TopicPartition,
+        epoch: LeaderEpoch,
+        config: &TopicConfig,
+    ) -> Result<(Rc<Self>, Option<String>), LogError> {
+        let listener = Rc::new(Listener {
+            shell: OnceCell::new(),
+        });
+        let mut rebuild = Rebuild::default();
+        let options = log_options(config);
+        let events = Rc::clone(&listener) as Rc<dyn LogListener>;
+        let (log, found) = Log::open(storage, id, options, events, &mut rebuild).await?;
+        let recovered = Recovered {
+            log_start: found.log_start,
+            log_end: found.log_end,
+            epochs: crate::partition::Epochs::new(found.epochs),
+            producers: rebuild.producers,
+            damaged_below: found.damage.as_ref().map(|damage| damage.below),
+        };
+        let shell = Rc::new(Self {
+            io,
+            machine: RefCell::new(Partition::new(id, epoch, recovered)),
+            log,
+            waiting: RefCell::default(),
+            max_batch_size: Cell::new(config.max_batch_bytes),
+            timestamp_type: Cell::new(config.timestamp_type),
+            checkpointing: Cell::new(false),
+            closed: Cell::new(false),
+            actions: RefCell::default(),
+        });
+        let set = listener.shell.set(Rc::downgrade(&shell));
+        assert!(set.is_ok(), "the listener of a log has one shell");
+        Ok((shell, found.report))
+    }
+
+    /// What the machine knows.
+    pub fn with_machine<R>(&self, look: impl FnOnce(&Partition<Produced>) -> R) -> R {
+        look(&self.machine.borrow())
+    }
+
+    /// Its log.
+    pub fn log(&self) -> &Rc<Log<I>> {
+        &self.log
+    }
+
+    /// Takes new settings and a new leader epoch from the metadata.
+    pub fn update(self: &Rc<Self>, config: &TopicConfig, epoch: LeaderEpoch) {
+        self.max_batch_size.set(config.max_batch_bytes);
+        self.timestamp_type.set(config.timestamp_type);
+        self.log.set_options(log_options(config));
+        self.apply(Event::Led { epoch });
+    }
+
+    /// Appends whole batches; `produced` is told once they are durable, or why they are not.
+    pub fn produce(
+        self: &Rc<Self>,
+        records: &mut [u8],
+        leader_epoch: LeaderEpoch,
+        mut produced: Produced,
+    ) {
+        let now_ms = self.io.wall_ms();
+        match self.prepare(records, now_ms) {
+            Err(error) => produced.refuse(error.error_code(), error.to_string()),
+            Ok(batches) => {
+                if self.timestamp_type.get() == TimestampType::LogAppendTime {
+                    produced.stamped(now_ms);
+                }
+                let event = Event::Produce {
+                    token: produced,
+                    batches: &batches,
+                    leader_epoch,
+                    now_ms,
+                };
+                self.apply_produce(event, records, &batches);
+            }
+        }
+    }
+
+    /// Checks what a producer sent, and stamps the time where the topic wants the broker's.
+    fn prepare(&self, records: &mut [u8], now_ms: i64) -> Result<Vec<BatchHeader>, BatchError> {
+        let mut batches = Vec::with_capacity(1);
+        for batch in Batches::produced(records, self.max_batch_size.get()) {
+            batches.push(batch?.0);
+        }
+        if self.timestamp_type.get() == TimestampType::LogAppendTime {
+            let mut rest = &mut *records;
+            for header in &mut batches {
+                let (batch, tail) = rest.split_at_mut(header.size as usize);
+                set_append_time(batch, now_ms)?;
+                header.max_timestamp_ms = now_ms;
+                rest = tail;
+            }
+        }
+        Ok(batches)
+    }
+
+    fn apply_produce(
+        self: &Rc<Self>,
+        event: Event<'_, Produced>,
+        records: &mut [u8],
+        batches: &[BatchHeader],
+    ) {
+        let mut append = Append { records, batches };
+        let mut actions = self.actions.take();
+        self.machine.borrow_mut().apply(event, &mut actions);
+        self.perform(&mut actions, Some(&mut append));
+        self.actions.replace(actions);
+    }
+
+    fn apply(self: &Rc<Self>, event: Event<'_, Produced>) {
+        let mut actions = self.actions.take();
+        self.machine.borrow_mut().apply(event, &mut actions);
+        self.perform(&mut actions, None);
+        self.actions.replace(actions);
+    }
+
+    fn perform(
+        self: &Rc<Self>,
+        actions: &mut Vec<Action<Produced>>,
+        mut append: Option<&mut Append<'_>>,
+    ) {
+        for action in actions.drain(..) {
+            match action {
+                Action::Append {
+                    skip,
+                    base_offset,
+                    next_offset,
+                    epoch,
+                } => {
+                    let append = append.as_mut().expect("only a produce appends");
+                    self.append(append, skip, base_offset, next_offset, epoch);
+                }
+                Action::Answer { token, result } => token.answer(result, self.log.log_start()),
+                Action::HighWatermarkMoved => {
+                    for waiter in self.waiting.take() {
+                        if let Some(waiter) = waiter.upgrade() {
+                            waiter.raise();
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn append(
+        self: &Rc<Self>,
+        append: &mut Append<'_>,
+        skip: usize,
+        base_offset: Offset,
+        next_offset: Offset,
+        epoch: LeaderEpoch,
+    ) {
+        let skipped: usize = append.batches[..skip].iter().map(|b| b.size as usize).sum();
+        let batches = &append.batches[skip..];
+        let records = &mut append.records[skipped..];
+        let placed = place_all(records, base_offset, epoch).expect("checked before");
+        assert_eq!(placed, next_offset, "the machine and the batches agree");
+        let newest = batches.iter().map(|batch| batch.max_timestamp_ms).max();
+        let count = u32::try_from(batches.len()).expect("a frame holds fewer batches");
+        let appended = self.log.append(
+            records,
+            base_offset,
+            next_offset,
+            epoch,
+            newest.unwrap_or(-1),
+            count,
+        );
+        if let Err(error) = appended {
+            self.refused(base_offset, &error);
+        }
+    }
+
+    fn refused(self: &Rc<Self>, end: Offset, error: &LogError) {
+        tracing::warn!(partition = %self.log.id(), %error, "append refused");
+        let error = log_error_code(error);
+        // An earlier refusal may have cut the log below this one already.
+        let end = end.min(self.machine.borrow().log_end());
+        self.apply(Event::Refused { end, error });
+    }
+
+    fn log_failed(self: &Rc<Self>, error: &LogError) {
+        match error {
+            LogError::DiskFull { .. } => self.refused(self.log.log_end(), error),
+            _ => {
+                tracing::error!(partition = %self.log.id(), %error, "partition offline");
+                self.apply(Event::Failed);
+            }
+        }
+    }
+
+    /// Raises `waiter` once when the high watermark moves.
+    pub fn watch(&self, waiter: &Rc<Signal>) {
+        let mut waiting = self.waiting.borrow_mut();
+        waiting.retain(|other| other.strong_count() > 0);
+        if !waiting
+            .iter()
+            .any(|other| std::ptr::eq(other.as_ptr(), Rc::as_ptr(waiter)))
+        {
+            waiting.push(Rc::downgrade(waiter));
+        }
+    }
+
+    fn checkpoint_soon(self: &Rc<Self>) {
+        if self.closed.get() || self.checkpointing.replace(true) {
+            return;
+        }
+        let shell = Rc::clone(self);
+        self.io.spawn(TaskClass::Background, async move {
+            let snapshot = shell.machine.borrow().producers().snapshot();
+            if let Err(error) = shell.log.checkpoint(snapshot).await {
+                tracing::warn!(partition = %shell.log.id(), %error, "no checkpoint");
+            }
+            shell.checkpointing.set(false);
+        });
+    }
+
+    /// Forgets idempotent producers that have been silent for long.
+    pub fn expire_producers(&self) {
+        self.machine
+            .borrow_mut()
+            .expire_producers(self.io.wall_ms());
+    }
+
+    /// Raises the log start offset, durably.
+    ///
+    /// # Errors
+    /// The log's.
+    pub async fn delete_records(self: &Rc<Self>, before: Offset) -> Result<Offset, LogError> {
+        self.log.set_log_start(before).await?;
+        let offset = self.log.log_start();
+        self.apply(Event::LogStartMoved { offset });
+        Ok(offset)
+    }
+
+    /// Makes everything durable and closes the log.
+    ///
+    /// # Errors
+    /// The log's.
+    pub async fn close(&self) -> Result<(), LogError> {
+        self.closed.set(true);
+        let snapshot = self.machine.borrow().producers().snapshot();
+        self.log.close(snapshot).await
+    }
+
+    /// Removes the partition's files. What waits is refused.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn remove(self: &Rc<Self>) -> Result<(), LogError> {
+        self.closed.set(true);
+        self.apply(Event::Failed);
+        self.log.remove().await
+    }
+}
+
+/// The bytes of the produce that is being decided.
+struct Append<'a> {
+    records: &'a mut [u8],
+    batches: &'a [BatchHeader],
+}
+
+/// The wire's code for what the log said.
+#[must_use]
+pub fn log_error_code(error: &LogError) -> ErrorCode {
+    match error {
+        LogError::DiskFull { .. } => ErrorCode::DiskFull,
+        LogError::Failed { .. } | LogError::Io { .. } => ErrorCode::StorageError,
+        LogError::Damaged { .. } => ErrorCode::PartitionReadOnly,
+        LogError::NewerFormat { .. } => ErrorCode::PartitionOffline,
+        LogError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+        LogError::Closed => ErrorCode::UnknownPartition,
+    }
+}
+
+/// A sentence for a refusal of the machine.
+#[must_use]
+pub fn refusal_message(refusal: &Refusal) -> String {
+    use crate::partition::Detail;
+    match refusal.detail {
+        Detail::None => String::new(),
+        Detail::CurrentEpoch(epoch) => format!("the leader epoch is {epoch}"),
+        Detail::ExpectedSequence(sequence) => format!("sequence {sequence} was expected"),
+        Detail::Timestamp(ms) => {
+            format!("timestamp {ms} is more than an hour ahead of the broker's clock")
+        }
+    }
+}

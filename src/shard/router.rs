@@ -1,0 +1,216 @@
+//! Between shards: what a shard asks another, and how requests for foreign partitions are split.
+//!
+//! In the steady state nothing passes here: clients connect to the shard that owns their
+//! partitions. What does is copied, answered correctly, and counted.
+
+use std::{collections::BTreeMap, rc::Rc};
+
+use futures_channel::oneshot;
+use futures_util::FutureExt as _;
+use millstream_protocol::{
+    ErrorCode, ShardId, TopicPartition,
+    messages::{
+        DeleteRecordsPartition, DeleteRecordsResult, FetchPartition, FetchPartitionResult,
+        ListOffsetsPartition, ListOffsetsResult, PartitionStatus, ProducePartition,
+        ProducePartitionResult,
+    },
+};
+
+use crate::{
+    io::{Io, Monotonic, TaskClass},
+    net::Adopted,
+    shard::{Shard, mailbox::Outbound},
+};
+
+/// What a shard may be sent on its data lane. `D` is a connection on its way.
+pub enum Message<D> {
+    /// A connection whose handshake named this shard.
+    Adopt(Box<Adopted<D>>),
+    /// Something to do, and where the answer goes.
+    Ask(Op, oneshot::Sender<OpReply>),
+}
+
+/// What a shard may be sent on its control lane.
+pub enum ControlMessage {
+    /// There is newer metadata; the sender hears when this shard has taken it.
+    Refresh(Option<oneshot::Sender<()>>),
+    /// This shard has removed its files of a deleted topic.
+    FilesGone(millstream_protocol::TopicId),
+    /// Close everything and end.
+    Stop(oneshot::Sender<()>),
+}
+
+/// Something to do with partitions of the shard that is asked.
+pub enum Op {
+    /// Append, in this order.
+    Produce {
+        /// The partitions.
+        partitions: Vec<ProducePartition>,
+        /// Their batches.
+        records: Vec<u8>,
+    },
+    /// Read what is there now, up to so many bytes.
+    Fetch(Vec<FetchPartition>, usize),
+    /// Answer when one of them has something to read, or at the deadline.
+    Watch(Vec<FetchPartition>, Monotonic),
+    /// Look offsets up.
+    ListOffsets(Vec<ListOffsetsPartition>),
+    /// Raise log start offsets.
+    DeleteRecords(Vec<DeleteRecordsPartition>),
+    /// Tell how they fare.
+    Describe(Vec<TopicPartition>),
+}
+
+/// The answer to an [`Op`], in the order of what was asked.
+pub enum OpReply {
+    /// To `Produce`.
+    Produce(Vec<ProducePartitionResult>),
+    /// To `Fetch`: with copies of the batches.
+    Fetch(Vec<(FetchPartitionResult, Vec<u8>)>),
+    /// To `Watch`.
+    Watch,
+    /// To `ListOffsets`.
+    ListOffsets(Vec<ListOffsetsResult>),
+    /// To `DeleteRecords`.
+    DeleteRecords(Vec<DeleteRecordsResult>),
+    /// To `Describe`.
+    Describe(Vec<PartitionStatus>),
+}
+
+/// How to reach a shard.
+pub struct Peer<D> {
+    /// Its data lane.
+    pub data: Outbound<Message<D>>,
+    /// Its control lane.
+    pub control: Outbound<ControlMessage>,
+}
+
+impl<D> Clone for Peer<D> {
+    fn clone(&self) -> Self {
+        Self {
+            data: self.data.clone(),
+            control: self.control.clone(),
+        }
+    }
+}
+
+/// The shard that owns a partition on a broker of `shard_count` shards: a topic's partitions go
+/// round robin, beginning anywhere. Local to this process: never stored, never replicated.
+#[must_use]
+pub fn owner_of(partition: TopicPartition, shard_count: u32) -> ShardId {
+    let (_, random) = partition.topic.0.as_u64_pair();
+    let place = random.wrapping_add(u64::from(partition.partition.0)) % u64::from(shard_count);
+    ShardId(u32::try_from(place).unwrap_or_default())
+}
+
+/// Why a partition cannot be used here.
+pub struct Missing {
+    /// The code.
+    pub error: ErrorCode,
+    /// A sentence.
+    pub message: String,
+}
+
+/// One part of an operation: results for some of the entries, by their place.
+pub type Parts = Vec<(ShardId, Vec<usize>)>;
+
+impl<I: Io> Shard<I> {
+    /// Groups entries by the shard that owns them, each group in the order of the entries.
+    pub(super) fn split_by_owner<E>(
+        &self,
+        entries: &[E],
+        partition_of: impl Fn(&E) -> TopicPartition,
+    ) -> Parts {
+        let mut parts: BTreeMap<ShardId, Vec<usize>> = BTreeMap::new();
+        for (at, entry) in entries.iter().enumerate() {
+            parts
+                .entry(self.owner(partition_of(entry)))
+                .or_default()
+                .push(at);
+        }
+        parts.into_iter().collect()
+    }
+
+    /// Asks a shard, this one too; `None` if it takes nothing now.
+    pub(super) fn ask(
+        self: &Rc<Self>,
+        shard: ShardId,
+        op: Op,
+    ) -> impl Future<Output = Option<OpReply>> + use<I> {
+        let (reply, answer) = oneshot::channel();
+        if shard == self.id() {
+            self.do_op(op, reply);
+        } else if let Some(peer) = self.peer(shard) {
+            // A full inbox gives the message back; dropping it ends the wait with `None`.
+            let _ = peer.data.try_send(Message::Ask(op, reply));
+        }
+        answer.map(Result::ok)
+    }
+
+    /// Does what another shard asked for.
+    pub(super) fn do_op(self: &Rc<Self>, op: Op, reply: oneshot::Sender<OpReply>) {
+        if let Op::Produce {
+            partitions,
+            mut records,
+        } = op
+        {
+            // At once, in the order of arrival.
+            let when_done = Box::new(move |results| {
+                let _ = reply.send(OpReply::Produce(results));
+            });
+            return self.produce_here(&partitions, &mut records, when_done);
+        }
+        let shard = Rc::clone(self);
+        self.io().spawn(TaskClass::Foreground, async move {
+            let answer = match op {
+                Op::Produce { .. } => return,
+                Op::Fetch(partitions, max_bytes) => {
+                    OpReply::Fetch(shard.fetch_copies(&partitions, max_bytes).await)
+                }
+                Op::Watch(partitions, deadline) => {
+                    shard.watch_here(&partitions, deadline).await;
+                    OpReply::Watch
+                }
+                Op::ListOffsets(entries) => {
+                    OpReply::ListOffsets(shard.list_offsets_here(&entries).await)
+                }
+                Op::DeleteRecords(entries) => {
+                    OpReply::DeleteRecords(shard.delete_records_here(&entries).await)
+                }
+                Op::Describe(entries) => OpReply::Describe(shard.describe_here(&entries)),
+            };
+            let _ = reply.send(answer);
+        });
+    }
+
+    /// Runs an operation on the shards that own its entries and puts the results in order.
+    /// `refused` makes the result of an entry whose shard takes nothing now.
+    pub(super) async fn spread<E: Clone, R>(
+        self: &Rc<Self>,
+        entries: &[E],
+        partition_of: impl Fn(&E) -> TopicPartition,
+        op: impl Fn(Vec<E>) -> Op,
+        results_of: impl Fn(OpReply) -> Vec<R>,
+        refused: impl Fn(&E) -> R,
+    ) -> Vec<R> {
+        let parts = self.split_by_owner(entries, partition_of);
+        if parts.iter().any(|(shard, _)| *shard != self.id()) {
+            self.counters().forwarded_requests.add(1);
+        }
+        let asked: Vec<_> = parts
+            .iter()
+            .map(|(shard, part)| {
+                let part = part.iter().map(|at| entries[*at].clone()).collect();
+                self.ask(*shard, op(part))
+            })
+            .collect();
+        let mut results: Vec<_> = entries.iter().map(&refused).collect();
+        for ((_, part), answer) in parts.into_iter().zip(asked) {
+            let Some(answer) = answer.await else { continue };
+            for (at, result) in part.into_iter().zip(results_of(answer)) {
+                results[at] = result;
+            }
+        }
+        results
+    }
+}

@@ -1,0 +1,131 @@
+//! What a shard does now and then: measures the disk, deletes expired segments, forgets silent
+//! producers, publishes its counters.
+
+use std::{rc::Rc, time::Duration};
+
+use millstream_protocol::ErrorCode;
+
+use crate::{
+    io::Io,
+    partition::{SegmentAge, retained_start},
+    shard::{Shard, catalog::Slot, partition::PartitionShell},
+};
+
+/// Between two rounds.
+const ROUND: Duration = Duration::from_secs(1);
+
+/// Rounds between two looks at retention and at silent producers.
+const ROUNDS_BETWEEN_EXPIRY: u64 = 10;
+
+/// Produce is refused when less than this is free ...
+const MIN_FREE_BYTES: u64 = 1 << 30;
+/// ... or less than this part of the disk, whichever is more.
+const MIN_FREE_PERCENT: u64 = 2;
+
+impl<I: Io> Shard<I> {
+    pub(super) async fn upkeep(self: Rc<Self>) {
+        for round in 1u64.. {
+            self.io.sleep(ROUND).await;
+            if self.stop.get() {
+                return;
+            }
+            self.measure_disk().await;
+            self.publish();
+            if round.is_multiple_of(ROUNDS_BETWEEN_EXPIRY) {
+                self.expire().await;
+            }
+        }
+    }
+
+    pub(super) async fn measure_disk(&self) {
+        match self.io.space(&self.config.storage.data_dir).await {
+            Ok(space) => {
+                let least = MIN_FREE_BYTES.max(space.total / 100 * MIN_FREE_PERCENT);
+                // A disk smaller than the reserve would never take anything: then the part counts.
+                let least = if space.total < 4 * MIN_FREE_BYTES {
+                    space.total / 100 * MIN_FREE_PERCENT
+                } else {
+                    least
+                };
+                let full = space.free < least;
+                if full != self.disk_full.replace(full) {
+                    let (free, least) = (space.free >> 20, least >> 20);
+                    if full {
+                        tracing::error!("disk full: {free} MiB free, produce needs {least} MiB");
+                    } else {
+                        tracing::info!("disk has room again: {free} MiB free");
+                    }
+                }
+                self.counters().disk_free.set(space.free);
+                self.counters().disk_total.set(space.total);
+            }
+            Err(error) => tracing::warn!(%error, "free disk space could not be measured"),
+        }
+    }
+
+    fn publish(&self) {
+        let counters = self.counters();
+        let storage = self.storage.counters();
+        counters.sent_bytes.set(self.sent_bytes.get());
+        counters.appended_bytes.set(storage.appended_bytes);
+        counters.chunks_written.set(storage.chunks_written);
+        counters.written_bytes.set(storage.written_bytes);
+        counters.flushes.set(storage.flushes);
+        counters.cache_hits.set(storage.cache_hits);
+        counters.cache_misses.set(storage.cache_misses);
+        counters.read_bytes.set(storage.read_bytes);
+        counters.cached_bytes.set(storage.cached_bytes);
+        counters.unflushed_bytes.set(storage.unflushed_bytes);
+        counters.open_files.set(storage.open_files);
+        counters
+            .receive_buffer_bytes
+            .set(self.buffers.used() as u64);
+        counters.reply_bytes.set(self.reply_budget.used() as u64);
+        let partitions = self.partitions.borrow();
+        let failed = partitions.values().filter(|slot| match slot {
+            Slot::Failed(_) => true,
+            Slot::Loading => false,
+            Slot::Open(shell) => shell.with_machine(|machine| machine.trouble() != ErrorCode::None),
+        });
+        counters.partitions_failed.set(failed.count() as u64);
+        counters.partitions.set(partitions.len() as u64);
+        counters.heartbeat.add(1);
+    }
+
+    async fn expire(self: &Rc<Self>) {
+        let open: Vec<Rc<PartitionShell<I>>> = self
+            .partitions
+            .borrow()
+            .values()
+            .filter_map(|slot| match slot {
+                Slot::Open(shell) => Some(Rc::clone(shell)),
+                Slot::Loading | Slot::Failed(_) => None,
+            })
+            .collect();
+        for shell in open {
+            shell.expire_producers();
+            let config = self.image.borrow().topic(shell.log().id().topic).cloned();
+            let Some(topic) = config else { continue };
+            let segments: Vec<SegmentAge> = shell
+                .log()
+                .stats()
+                .segments
+                .iter()
+                .map(|segment| SegmentAge {
+                    next_offset: segment.next_offset,
+                    size: segment.size,
+                    max_timestamp_ms: segment.max_timestamp_ms,
+                    last_append_ms: segment.last_append_ms,
+                })
+                .collect();
+            let keep = retained_start(&segments, &topic.config, self.io.wall_ms());
+            if let Some(keep) = keep
+                && keep > shell.log().log_start()
+                && let Err(error) = shell.delete_records(keep).await
+            {
+                tracing::warn!(partition = %self.name_of(shell.log().id()), %error, "retention");
+            }
+            self.io.yield_if_needed().await;
+        }
+    }
+}
