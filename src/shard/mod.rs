@@ -30,7 +30,7 @@ use millstream_protocol::{
 
 use crate::{
     controller::MetadataImage,
-    io::{Io, Net, Signal, TaskClass},
+    io::{Io, Listener as _, Net, Signal, TaskClass},
     net::{
         Adopted, Budget, Buffers, ReceiveError, ReplyTo, Service, Welcome, accept_loop,
         serve_adopted,
@@ -41,14 +41,13 @@ use crate::{
 
 use self::{
     catalog::Slot,
-    mailbox::Inbound,
     metrics::ShardCounters,
     router::{Message, Missing, owner_of},
 };
 pub use self::{
     partition::PartitionShell,
-    plane::{Answer, ControlPlane},
-    router::{ControlMessage, Message as DataMessage, Peer},
+    plane::ControlPlane,
+    router::{ControlMessage, Peer, ShardInboxes, inboxes},
 };
 
 /// The broker's version, as told in handshakes.
@@ -164,18 +163,20 @@ impl<I: Io> Shard<I> {
         self.measure_disk().await;
     }
 
-    /// Accepts connections on a listener of this shard.
-    pub fn accept_on(self: &Rc<Self>, listener: <I as Net>::Listener) {
+    async fn listen(self: &Rc<Self>, address: SocketAddr) -> io::Result<SocketAddr> {
+        let listener = self.io.listen(address).await?;
+        let address = listener.local_address()?;
         let accept = accept_loop(self.io.clone(), Rc::clone(self), listener);
         self.io.spawn(TaskClass::Foreground, accept);
+        Ok(address)
     }
 
     /// Works until a stop is asked for and everything is closed.
-    pub async fn run(
-        self: &Rc<Self>,
-        mut data: Inbound<Message<<I as Net>::Detached>>,
-        mut control: Inbound<ControlMessage>,
-    ) {
+    pub async fn run(self: &Rc<Self>, inboxes: ShardInboxes<<I as Net>::Detached>) {
+        let ShardInboxes {
+            mut data,
+            mut control,
+        } = inboxes;
         let shard = Rc::clone(self);
         self.io.spawn(TaskClass::Foreground, async move {
             while let Some(message) = data.receive().await {
@@ -189,6 +190,9 @@ impl<I: Io> Shard<I> {
             match message {
                 ControlMessage::Refresh(done) => self.refresh(done),
                 ControlMessage::FilesGone(topic) => self.files_gone(topic),
+                ControlMessage::Listen(address, listening) => {
+                    let _ = listening.send(self.listen(address).await);
+                }
                 ControlMessage::Stop(done) => {
                     self.close_everything().await;
                     let _ = done.send(());

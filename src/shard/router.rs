@@ -3,7 +3,7 @@
 //! In the steady state nothing passes here: clients connect to the shard that owns their
 //! partitions. What does is copied, answered correctly, and counted.
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::{collections::BTreeMap, net::SocketAddr, rc::Rc, sync::mpsc};
 
 use futures_channel::oneshot;
 use futures_util::FutureExt as _;
@@ -19,7 +19,10 @@ use millstream_protocol::{
 use crate::{
     io::{Io, Monotonic, TaskClass},
     net::Adopted,
-    shard::{Shard, mailbox::Outbound},
+    shard::{
+        Shard,
+        mailbox::{Inbound, Outbound, lane},
+    },
 };
 
 /// What a shard may be sent on its data lane. `D` is a connection on its way.
@@ -36,8 +39,10 @@ pub enum ControlMessage {
     Refresh(Option<oneshot::Sender<()>>),
     /// This shard has removed its files of a deleted topic.
     FilesGone(millstream_protocol::TopicId),
-    /// Close everything and end.
-    Stop(oneshot::Sender<()>),
+    /// Listen on this address too, and tell which it became.
+    Listen(SocketAddr, mpsc::Sender<std::io::Result<SocketAddr>>),
+    /// Close everything, tell, and end.
+    Stop(mpsc::Sender<()>),
 }
 
 /// Something to do with partitions of the shard that is asked.
@@ -92,6 +97,28 @@ impl<D> Clone for Peer<D> {
             control: self.control.clone(),
         }
     }
+}
+
+/// The receiving ends of a shard's lanes.
+pub struct ShardInboxes<D> {
+    /// Its data lane.
+    pub data: Inbound<Message<D>>,
+    /// Its control lane.
+    pub control: Inbound<ControlMessage>,
+}
+
+/// Both lanes of a shard.
+#[must_use]
+pub fn inboxes<D>() -> (Peer<D>, ShardInboxes<D>) {
+    let (data, data_in) = lane();
+    let (control, control_in) = lane();
+    (
+        Peer { data, control },
+        ShardInboxes {
+            data: data_in,
+            control: control_in,
+        },
+    )
 }
 
 /// The shard that owns a partition on a broker of `shard_count` shards: a topic's partitions go

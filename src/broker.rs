@@ -1,0 +1,259 @@
+//! The broker: its shards, started and stopped together.
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    rc::Rc,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use millstream_protocol::ShardId;
+
+use crate::{
+    control::Control,
+    io::glommio::{GlommioDetached, GlommioIo, ShardOptions, ShardThread, spawn_shard},
+    shard::{
+        BrokerFacts, ControlMessage, Peer, Shard, ShardConfig, ShardInboxes, inboxes,
+        metrics::ShardCounters,
+    },
+    storage::StorageConfig,
+};
+
+/// What a listener speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenerProtocol {
+    /// Millstream's own, without encryption.
+    Native,
+}
+
+/// How clients of a listener say who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Authentication {
+    /// They do not: every session is anonymous.
+    None,
+}
+
+/// An address to serve clients on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerSettings {
+    /// For logs.
+    pub name: String,
+    /// What it speaks.
+    pub protocol: ListenerProtocol,
+    /// Where it listens; port 0 lets the system choose.
+    pub address: SocketAddr,
+    /// What clients are told to connect to; none means the address they used, which works through
+    /// port forwards and containers.
+    pub advertised: Option<(String, u16)>,
+    /// Who clients are.
+    pub authentication: Authentication,
+}
+
+/// What a broker is told at its start.
+#[derive(Clone, Debug)]
+pub struct BrokerSettings {
+    /// Everything it keeps.
+    pub data_dir: PathBuf,
+    /// Where it serves clients; today exactly one.
+    pub listeners: Vec<ListenerSettings>,
+    /// One shard each: the core to pin it to, or none.
+    pub shard_cpus: Vec<Option<usize>>,
+    /// Memory for all shards, in bytes.
+    pub memory: u64,
+    /// Use direct I/O where the file system allows it.
+    pub direct_io: bool,
+    /// Busy-wait for so long before sleeping; for hosts that serve nothing else.
+    pub spin: Option<Duration>,
+    /// Files that may be open at once, of all shards.
+    pub open_files: usize,
+}
+
+/// Why a broker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A shard's executor could not be made.
+    #[error("shard {0} could not be started: {1}")]
+    Shard(u32, #[source] io::Error),
+    /// A shard ended while it opened its partitions; its thread has said why.
+    #[error("shard {0} ended while it started")]
+    ShardEnded(u32),
+    /// The address is taken or not ours.
+    #[error("cannot listen on {0}: {1}")]
+    Listen(SocketAddr, #[source] io::Error),
+}
+
+/// The shards did not close in time; what was acknowledged is durable all the same.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} shards did not close within the deadline")]
+pub struct NotClosed(pub usize);
+
+/// A running broker.
+pub struct Broker {
+    peers: Vec<Peer<GlommioDetached>>,
+    threads: Vec<ShardThread<()>>,
+    facts: Arc<BrokerFacts>,
+    addresses: Vec<SocketAddr>,
+}
+
+/// Shares of a shard's memory, in eighths; connections take the rest.
+const CACHE_EIGHTHS: usize = 4;
+
+impl Broker {
+    /// Starts the shards, opens every partition, then listens. Clients are served when it returns.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn start(settings: &BrokerSettings, control: &Control) -> Result<Self, StartError> {
+        let shard_count = settings.shard_cpus.len();
+        let facts = Arc::new(BrokerFacts {
+            data_dir: settings.data_dir.display().to_string(),
+            direct_io: settings.direct_io,
+            memory: settings.memory,
+            counters: (0..shard_count)
+                .map(|_| Arc::new(ShardCounters::default()))
+                .collect(),
+        });
+        let (peers, inboxes): (Vec<_>, Vec<_>) = (0..shard_count).map(|_| inboxes()).unzip();
+        // The lanes first, then the image: none falls between.
+        let lanes = peers.clone();
+        control.on_image(Box::new(move |_| {
+            for peer in &lanes {
+                // A full lane has a refresh in it, which will see this image too.
+                let _ = peer.control.try_send(ControlMessage::Refresh(None));
+            }
+        }));
+        let mut broker = Self {
+            peers,
+            threads: Vec::new(),
+            facts,
+            addresses: Vec::new(),
+        };
+        let (loaded, all_loaded) = mpsc::channel();
+        for (index, inbox) in inboxes.into_iter().enumerate() {
+            broker.spawn(settings, control, index, inbox, loaded.clone())?;
+        }
+        drop(loaded);
+        for missing in 0..shard_count {
+            let number = u32::try_from(missing).unwrap_or(u32::MAX);
+            all_loaded
+                .recv()
+                .map_err(|_| StartError::ShardEnded(number))?;
+        }
+        broker.listen(settings)?;
+        Ok(broker)
+    }
+
+    fn spawn(
+        &mut self,
+        settings: &BrokerSettings,
+        control: &Control,
+        index: usize,
+        inbox: ShardInboxes<GlommioDetached>,
+        loaded: mpsc::Sender<()>,
+    ) -> Result<(), StartError> {
+        let shard_count = settings.shard_cpus.len();
+        let number = u32::try_from(index).unwrap_or(u32::MAX);
+        let config = shard_config(settings, &self.facts, number);
+        let options = ShardOptions {
+            shard_count,
+            spin: settings.spin,
+            direct: settings.direct_io,
+        };
+        let control = control.clone();
+        let peers = self.peers.clone();
+        let main = move |io: GlommioIo| async move {
+            let shard = Shard::new(io, config, Rc::new(control), peers);
+            shard.load().await;
+            let _ = loaded.send(());
+            shard.run(inbox).await;
+        };
+        let thread = spawn_shard(index, settings.shard_cpus[index], &options, main)
+            .map_err(|error| StartError::Shard(number, error))?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    /// Every shard listens on the same addresses. The first one settles a port that was left open.
+    fn listen(&mut self, settings: &BrokerSettings) -> Result<(), StartError> {
+        for listener in &settings.listeners {
+            let mut address = listener.address;
+            for peer in &self.peers {
+                let (send, listening) = mpsc::channel();
+                let sent = peer.control.try_send(ControlMessage::Listen(address, send));
+                assert!(sent.is_ok(), "a lane has room at the start");
+                address = listening
+                    .recv()
+                    .unwrap_or_else(|_| Err(io::Error::other("the shard ended")))
+                    .map_err(|error| StartError::Listen(address, error))?;
+            }
+            self.addresses.push(address);
+        }
+        Ok(())
+    }
+
+    /// Addresses it listens on.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Counters of each shard.
+    #[must_use]
+    pub fn counters(&self) -> &[Arc<ShardCounters>] {
+        &self.facts.counters
+    }
+
+    /// Takes nothing new, answers what it has, makes everything durable, closes. The control plane
+    /// must still be there.
+    ///
+    /// # Errors
+    /// [`NotClosed`] if that takes longer than `deadline`; the threads are left behind.
+    pub fn stop(self, deadline: Duration) -> Result<(), NotClosed> {
+        let (closed, all_closed) = mpsc::channel();
+        for peer in &self.peers {
+            // A lane that is full belongs to a shard that has stopped working.
+            let _ = peer.control.try_send(ControlMessage::Stop(closed.clone()));
+        }
+        drop(closed);
+        let mut missing = self.threads.len();
+        let mut left = deadline;
+        let step = Duration::from_millis(10).min(deadline);
+        while missing > 0 && !left.is_zero() {
+            match all_closed.recv_timeout(step) {
+                Ok(()) => missing -= 1,
+                Err(mpsc::RecvTimeoutError::Timeout) => left = left.saturating_sub(step),
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        if missing > 0 {
+            return Err(NotClosed(missing));
+        }
+        for thread in self.threads {
+            thread.join();
+        }
+        Ok(())
+    }
+}
+
+fn shard_config(settings: &BrokerSettings, facts: &Arc<BrokerFacts>, number: u32) -> ShardConfig {
+    let shard_count = settings.shard_cpus.len();
+    let memory = usize::try_from(settings.memory).unwrap_or(usize::MAX) / shard_count;
+    ShardConfig {
+        id: ShardId(number),
+        shard_count: u32::try_from(shard_count).unwrap_or(u32::MAX),
+        memory,
+        storage: StorageConfig {
+            data_dir: settings.data_dir.clone(),
+            cache_size: memory / 8 * CACHE_EIGHTHS,
+            unflushed_limit: memory / 8,
+            open_files: settings.open_files / shard_count,
+        },
+        advertised: settings
+            .listeners
+            .first()
+            .and_then(|listener| listener.advertised.clone()),
+        broker: Arc::clone(facts),
+    }
+}
