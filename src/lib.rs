@@ -7,6 +7,7 @@ pub mod broker;
 pub mod cli;
 pub mod control;
 pub mod controller;
+pub mod host;
 pub mod io;
 pub mod net;
 pub mod partition;

@@ -16,7 +16,7 @@ pub const DATA_FORMAT: u32 = 1;
 const FORMAT_PREFIX: &str = "millstream data format ";
 const METADATA: &str = "metadata.redb";
 /// What may lie in a directory that is not in use yet: a mount point is seldom quite empty.
-const IGNORED: [&str; 3] = ["LOCK", "lost+found", "FORMAT.new"];
+const IGNORED: [&str; 4] = ["LOCK", "lost+found", "FORMAT.new", ".disk-probe"];
 
 /// Why a directory cannot serve.
 #[derive(Debug, thiserror::Error)]

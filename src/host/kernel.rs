@@ -1,0 +1,135 @@
+//! Is there an io_uring that the broker may use?
+
+use std::{fs, io};
+
+use rustix::io::Errno;
+
+/// The oldest kernel that has every operation the broker submits, as (major, minor).
+const MIN_KERNEL: (u32, u32) = (5, 10);
+
+/// Why io_uring cannot be used, with the remedy.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KernelError {
+    /// Too old.
+    #[error(
+        "Linux {release} is too old: Millstream needs {}.{} or newer, for io_uring",
+        MIN_KERNEL.0, MIN_KERNEL.1
+    )]
+    TooOld {
+        /// What the kernel calls itself.
+        release: String,
+    },
+    /// Built without it.
+    #[error("this kernel was built without io_uring (CONFIG_IO_URING): boot one that has it")]
+    Missing,
+    /// Turned off for everybody or for this user.
+    #[error(
+        "io_uring is turned off by the sysctl kernel.io_uring_disabled={value}: run \
+         `sudo sysctl kernel.io_uring_disabled=0`"
+    )]
+    Disabled {
+        /// What it is set to.
+        value: String,
+    },
+    /// Blocked by a filter of system calls.
+    #[error(
+        "io_uring is blocked, most likely by a container's seccomp profile: start the container \
+         with `--security-opt seccomp=unconfined`, or with a profile that allows io_uring_setup, \
+         io_uring_enter and io_uring_register"
+    )]
+    Blocked,
+    /// Not enough lockable memory for a ring.
+    #[error(
+        "not enough lockable memory for io_uring: raise it with `ulimit -l 65536`, in systemd with \
+         LimitMEMLOCK=64M, in Docker with --ulimit memlock=67108864"
+    )]
+    Memlock,
+    /// Something else.
+    #[error("io_uring cannot be set up: {0}")]
+    Other(String),
+}
+
+/// Sets up a small ring and lets it go again.
+///
+/// # Errors
+/// Why there can be none, and what to do about it.
+pub fn check_kernel() -> Result<(), KernelError> {
+    let release = rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned();
+    if version_of(&release).is_some_and(|version| version < MIN_KERNEL) {
+        return Err(KernelError::TooOld { release });
+    }
+    match io_uring::IoUring::new(8) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok();
+            Err(diagnose(&error, disabled.as_deref().map(str::trim)))
+        }
+    }
+}
+
+fn version_of(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+fn diagnose(error: &io::Error, disabled: Option<&str>) -> KernelError {
+    match Errno::from_io_error(error) {
+        Some(Errno::NOSYS) => KernelError::Missing,
+        Some(Errno::PERM | Errno::ACCESS) => match disabled {
+            Some(value) if value != "0" => KernelError::Disabled {
+                value: value.to_owned(),
+            },
+            _ => KernelError::Blocked,
+        },
+        Some(Errno::NOMEM) => KernelError::Memlock,
+        _ => KernelError::Other(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_refusal_of_the_kernel_has_its_remedy() {
+        let errno = |errno: Errno| io::Error::from(errno);
+        assert_eq!(diagnose(&errno(Errno::NOSYS), None), KernelError::Missing);
+        assert_eq!(
+            diagnose(&errno(Errno::PERM), Some("0")),
+            KernelError::Blocked
+        );
+        assert_eq!(diagnose(&errno(Errno::PERM), None), KernelError::Blocked);
+        let disabled = diagnose(&errno(Errno::PERM), Some("2"));
+        assert_eq!(
+            disabled,
+            KernelError::Disabled {
+                value: "2".to_owned()
+            }
+        );
+        assert!(
+            disabled
+                .to_string()
+                .contains("sysctl kernel.io_uring_disabled=0")
+        );
+        assert_eq!(
+            diagnose(&errno(Errno::NOMEM), Some("0")),
+            KernelError::Memlock
+        );
+        assert!(matches!(
+            diagnose(&errno(Errno::MFILE), None),
+            KernelError::Other(_)
+        ));
+    }
+
+    #[test]
+    fn versions_of_real_kernels() {
+        assert_eq!(version_of("6.18.44-fc-v669"), Some((6, 18)));
+        assert_eq!(version_of("5.4.0-200-generic"), Some((5, 4)));
+        assert_eq!(version_of("4.18.0+"), Some((4, 18)));
+        assert_eq!(version_of("odd"), None);
+        assert!(version_of("5.4.0").unwrap() < MIN_KERNEL);
+    }
+}

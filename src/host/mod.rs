@@ -1,0 +1,17 @@
+//! What the host gives: checks before the start, each with one sentence and its remedy, and the
+//! facts that defaults are made of.
+//!
+//! Everything here runs once, on the main thread, before any shard exists.
+
+mod cgroup;
+mod disk;
+mod kernel;
+mod limits;
+mod ports;
+mod resources;
+
+pub use disk::{DiskFacts, disk_facts};
+pub use kernel::{KernelError, check_kernel};
+pub use limits::{LimitError, MIN_OPEN_FILES, raise_limits};
+pub use ports::{PortError, check_port, is_loopback};
+pub use resources::{Resources, resources};
