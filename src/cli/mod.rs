@@ -7,7 +7,21 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
+mod completions;
+mod config;
+mod connect;
+mod consume;
+mod failure;
+mod json_record;
+mod lines;
+mod moment;
+mod output;
+mod produce;
 pub mod serve;
+mod status;
+mod text_record;
+mod topic;
 
 /// A durable, thread-per-core log broker.
 #[derive(Debug, Parser)]
@@ -24,16 +38,34 @@ pub struct Cli {
 pub enum Command {
     /// Start a broker; Ctrl-C stops it cleanly
     Serve(serve::ServeArgs),
+    /// Create, list, describe, alter, delete and trim topics
+    Topic(topic::TopicArgs),
+    /// Write lines of standard input to a topic
+    Produce(produce::ProduceArgs),
+    /// Print a topic's records
+    Consume(consume::ConsumeArgs),
+    /// Show whether the broker answers, and how it fares
+    Status(status::StatusArgs),
+    /// Generate load, measure it, and verify that nothing is lost
+    Bench(bench::BenchArgs),
+    /// Print a completion script for a shell
+    Completions(completions::CompletionsArgs),
 }
 
 impl Command {
     /// Runs the command to its end.
     ///
     /// # Errors
-    /// Whatever kept it from being done; `main` prints the chain of causes on one line.
+    /// Whatever kept it from being done; `failure::report` prints it and gives the exit code.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Serve(args) => args.run(),
+            Self::Topic(args) => args.run(),
+            Self::Produce(args) => args.run(),
+            Self::Consume(args) => args.run(),
+            Self::Status(args) => args.run(),
+            Self::Bench(args) => args.run(),
+            Self::Completions(args) => args.run(),
         }
     }
 }
@@ -43,10 +75,7 @@ impl Command {
 pub fn main() -> ExitCode {
     match Cli::parse().command.run() {
         Ok(code) => code,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => failure::report(error),
     }
 }
 

@@ -1,0 +1,309 @@
+//! `millstream produce TOPIC`: lines of standard input become records.
+
+use std::{
+    collections::VecDeque,
+    io::{self, IsTerminal, Read},
+    process::ExitCode,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use clap::{Args, ValueEnum};
+use millstream_client::{Compression, Delivery, PartitionIndex, Producer, ProducerRecord};
+use millstream_loadgen::{
+    CompressionArg,
+    units::{parse_duration, show_count},
+};
+use millstream_protocol::limits::MAX_BATCH_SIZE;
+use tokio::sync::mpsc;
+
+use super::{
+    config::parse_setting,
+    connect::{ConnectArgs, block_on},
+    failure::usage,
+    json_record,
+    lines::{Line, LineSplitter},
+    text_record::{self, LineForm, NO_NEWLINE},
+};
+
+/// Bytes read from standard input at once.
+const CHUNK_SIZE: usize = 256 << 10;
+/// Chunks read ahead of sending.
+const CHUNKS_AHEAD: usize = 8;
+
+const EXAMPLES: &str = "\
+A line ends at a line feed and nowhere else: carriage returns, empty lines and
+bytes that are no UTF-8 arrive as they are. Where the last line has no line
+feed, its record gets the header millstream.no-newline, and consume then leaves
+the line feed out too.
+
+Exit status: 0 every record was acknowledged; 1 not; 2 wrong command line.
+
+Examples:
+  echo hello | millstream produce events
+  millstream produce events --key-separator : < pairs.txt
+  millstream produce events --partition 0 --compression zstd < access.log
+  millstream consume events --format json | millstream produce copy --format json";
+
+/// Arguments of `millstream produce`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct ProduceArgs {
+    #[command(flatten)]
+    connect: ConnectArgs,
+    /// The topic
+    topic: String,
+    /// Send to this partition; otherwise the key chooses it
+    #[arg(long, short, value_name = "N")]
+    partition: Option<u32>,
+    /// What lines are
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// The key is what precedes this in each line, the value what follows
+    #[arg(long, value_name = "TEXT", conflicts_with = "tombstone")]
+    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    key_separator: Option<String>,
+    /// Each line is a key, and its record has no value: it marks the key as deleted
+    #[arg(long)]
+    tombstone: bool,
+    /// Add a header to every record; may be given several times
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_setting)]
+    header: Vec<(String, String)>,
+    /// How batches are compressed
+    #[arg(long, value_enum, default_value_t = CompressionArg::None)]
+    compression: CompressionArg,
+    /// With --format json: the partition in a line does not count
+    #[arg(long)]
+    ignore_partition: bool,
+    /// How long to keep trying while the broker is away
+    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = parse_duration)]
+    timeout: Duration,
+}
+
+/// What lines are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// The value, byte for byte
+    Text,
+    /// A JSON object for each record, carrying everything it has
+    Json,
+}
+
+impl ProduceArgs {
+    /// Sends standard input.
+    ///
+    /// # Errors
+    /// If a line can't be sent.
+    pub fn run(self) -> Result<ExitCode> {
+        let text_only = self.key_separator.is_some() || self.tombstone;
+        if self.format == Format::Json && text_only {
+            return Err(usage(
+                "error: --key-separator and --tombstone are for text; JSON says key and value itself",
+            ));
+        }
+        if let Some((name, _)) = self
+            .header
+            .iter()
+            .find(|(name, _)| name.starts_with("millstream."))
+        {
+            return Err(usage(format_args!(
+                "error: header {name:?}: names that begin with \"millstream.\" are the system's"
+            )));
+        }
+        block_on(self.send_all())
+    }
+
+    async fn send_all(self) -> Result<ExitCode> {
+        let client = self.connect.client().await?;
+        // Says that there is no such topic before a line is typed.
+        client.admin().topic(&self.topic).await?;
+        let producer = client
+            .producer()
+            .compression(Compression::from(self.compression))
+            .delivery_timeout(self.timeout)
+            .build()
+            .await?;
+        let talks = io::stdin().is_terminal();
+        let mut sender = Sender {
+            topic: Arc::from(self.topic.as_str()),
+            form: match &self.key_separator {
+                Some(separator) => LineForm::KeyValue(separator.as_bytes().to_vec()),
+                None if self.tombstone => LineForm::Tombstone,
+                None => LineForm::Value,
+            },
+            args: self,
+            producer,
+            talks,
+            lines: 0,
+            acknowledged: 0,
+            pending: VecDeque::new(),
+        };
+        let sent = sender.send_input().await;
+        let settled = match sent {
+            Ok(()) => sender.settle_all().await,
+            Err(error) => {
+                // What was taken before the bad line still arrives, so that the count is true.
+                let _ = sender.settle_all().await;
+                Err(error)
+            }
+        };
+        if !talks {
+            let records = show_count(sender.acknowledged);
+            eprintln!(
+                "{records} record(s) written to topic {:?}",
+                sender.args.topic
+            );
+        }
+        settled?;
+        sender.producer.close().await?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+struct Sender {
+    args: ProduceArgs,
+    topic: Arc<str>,
+    form: LineForm,
+    producer: Producer,
+    /// Somebody types: each line goes at once, and its place is printed.
+    talks: bool,
+    lines: u64,
+    acknowledged: u64,
+    /// One delivery for each batch under way, and how many records it has.
+    pending: VecDeque<(Delivery, u64)>,
+}
+
+impl Sender {
+    async fn send_input(&mut self) -> Result<()> {
+        let mut chunks = read_stdin();
+        let mut splitter = LineSplitter::default();
+        while let Some(chunk) = chunks.recv().await {
+            splitter.push(&chunk.context("cannot read standard input")?);
+            while let Some(line) = splitter.next_line() {
+                self.send(&line).await?;
+            }
+            if splitter.pending_size() > MAX_BATCH_SIZE as usize {
+                let (line, limit) = (self.lines + 1, MAX_BATCH_SIZE);
+                bail!("line {line} is longer than {limit} bytes, the most a record may have");
+            }
+        }
+        match splitter.finish() {
+            Some(line) => self.send(&line).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn send(&mut self, line: &Line) -> Result<()> {
+        self.lines += 1;
+        let number = self.lines;
+        let record = self
+            .record(line)
+            .with_context(|| format!("line {number}"))?;
+        let delivery = self
+            .producer
+            .send(record)
+            .await
+            .with_context(|| format!("line {number}"))?;
+        if self.talks {
+            let delivered = delivery.await?;
+            self.acknowledged += 1;
+            println!("{}@{}", delivered.partition, delivered.offset);
+            return Ok(());
+        }
+        match self.pending.back_mut() {
+            Some((last, count)) if last.shares_batch_with(&delivery) => *count += 1,
+            _ => self.pending.push_back((delivery, 1)),
+        }
+        while let Some((first, count)) = self.pending.front() {
+            let Some(outcome) = first.outcome() else {
+                break;
+            };
+            let count = *count;
+            self.pending.pop_front();
+            outcome?;
+            self.acknowledged += count;
+        }
+        Ok(())
+    }
+
+    fn record(&self, line: &Line) -> Result<ProducerRecord> {
+        let mut record = ProducerRecord::to(Arc::clone(&self.topic));
+        let mut partition = self.args.partition;
+        let (key, value, headers) = match self.args.format {
+            Format::Text => {
+                let (key, value) = text_record::read(&self.form, line)?;
+                (key, value, Vec::new())
+            }
+            Format::Json => {
+                let content = json_record::read(&line.bytes)?;
+                if !self.args.ignore_partition {
+                    partition = partition.or(content.partition);
+                }
+                if let Some(timestamp_ms) = content.timestamp_ms {
+                    record = record.timestamp_ms(timestamp_ms);
+                }
+                (content.key, content.value, content.headers)
+            }
+        };
+        if let Some(partition) = partition {
+            record = record.partition(PartitionIndex(partition));
+        }
+        if let Some(key) = key {
+            record = record.key(key);
+        }
+        if let Some(value) = value {
+            record = record.value(value);
+        }
+        for (name, value) in headers {
+            record = record.header(name, value);
+        }
+        for (name, value) in &self.args.header {
+            record = record.header(name, Some(value.clone().into()));
+        }
+        if !line.ended && self.args.format == Format::Text && !self.talks {
+            record = record.header(NO_NEWLINE, None);
+        }
+        Ok(record)
+    }
+
+    /// Waits for everything sent; the first failure is the error, the count is of all.
+    async fn settle_all(&mut self) -> Result<()> {
+        // The deliveries tell what failed, and which.
+        let _ = self.producer.flush().await;
+        let mut failure = None;
+        for (delivery, count) in std::mem::take(&mut self.pending) {
+            match delivery.await {
+                Ok(_) => self.acknowledged += count,
+                Err(error) => failure = failure.or(Some(anyhow!(error))),
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+/// Reads standard input on a thread of its own, a chunk as soon as there is one.
+fn read_stdin() -> mpsc::Receiver<io::Result<Vec<u8>>> {
+    let (chunks, receiver) = mpsc::channel(CHUNKS_AHEAD);
+    thread::spawn(move || {
+        let mut input = io::stdin().lock();
+        loop {
+            let mut chunk = vec![0; CHUNK_SIZE];
+            let read = match input.read(&mut chunk) {
+                Ok(0) => return,
+                Ok(size) => {
+                    chunk.truncate(size);
+                    Ok(chunk)
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => Err(error),
+            };
+            let failed = read.is_err();
+            if chunks.blocking_send(read).is_err() || failed {
+                return;
+            }
+        }
+    });
+    receiver
+}

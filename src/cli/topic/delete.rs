@@ -1,0 +1,76 @@
+//! `millstream topic delete`: asks first, or wants `--yes`.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use millstream_client::{Admin, ErrorCode};
+
+use super::{
+    super::{failure::usage, output},
+    plural,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  millstream topic delete events
+  millstream topic delete events clicks --yes --if-exists";
+
+/// Arguments of `millstream topic delete`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct DeleteArgs {
+    /// Names
+    #[arg(required = true, value_name = "TOPIC")]
+    names: Vec<String>,
+    /// Do not ask; needed where standard input is no terminal
+    #[arg(long, short)]
+    yes: bool,
+    /// A topic that does not exist is no error
+    #[arg(long)]
+    if_exists: bool,
+}
+
+impl DeleteArgs {
+    pub(super) async fn run(self, admin: &Admin) -> Result<()> {
+        if !self.yes && !io::stdin().is_terminal() {
+            return Err(usage(
+                "error: deleting needs --yes where nobody can be asked",
+            ));
+        }
+        for name in &self.names {
+            if !self.yes && !confirm(admin, name).await? {
+                bail!("topic {name:?} was not deleted");
+            }
+            match admin.delete_topic(name).await {
+                Ok(()) => output::line(format_args!("deleted topic {name:?}"))?,
+                Err(error) if self.if_exists && error.code() == Some(ErrorCode::UnknownTopic) => {
+                    output::line(format_args!("topic {name:?} does not exist"))?;
+                }
+                Err(error) => {
+                    return Err(error).with_context(|| format!("cannot delete topic {name:?}"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn confirm(admin: &Admin, name: &str) -> Result<bool> {
+    let topic = admin.topic(name).await?;
+    let statuses = admin.describe_partitions(&topic).await?;
+    let records: i64 = statuses
+        .iter()
+        .map(|status| status.high_watermark.0 - status.log_start_offset.0)
+        .sum();
+    let records = plural(u64::try_from(records).unwrap_or(0), "record");
+    let partitions = plural(statuses.len() as u64, "partition");
+    eprint!("Delete topic {name:?} with {records} in {partitions}? [y/N] ");
+    io::stderr().flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(
+        answer.trim().to_ascii_lowercase().as_str(),
+        "y" | "yes"
+    ))
+}
