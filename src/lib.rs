@@ -3,6 +3,7 @@
 //! Start at `ARCHITECTURE.md`. Pure machines decide (`partition`, `session`, `controller`), shells
 //! act (`storage`, `net`, `shard`), and only `io` knows the runtime.
 
+pub mod admin;
 pub mod broker;
 pub mod cli;
 pub mod control;
