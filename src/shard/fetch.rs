@@ -55,7 +55,7 @@ impl<I: Io> Shard<I> {
             };
             let round = self.fetch_round(&request.partitions, max_bytes).await;
             let late = self.io().now() >= deadline || self.is_stopping_now();
-            if round.urgent || round.bytes >= enough.max(1) || late || reply_to.is_gone() {
+            if round.urgent || round.bytes >= enough || late || reply_to.is_gone() {
                 return send(round, charge, reply_to);
             }
             drop((charge, round));

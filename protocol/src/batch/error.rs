@@ -58,6 +58,15 @@ pub enum BatchError {
         /// Distance from its first offset to its last one.
         last_offset_delta: i32,
     },
+    /// The batch is too small for the records it claims, so that its count may be trusted for
+    /// allocation.
+    #[error("a record batch of {size} bytes can't hold {record_count} records")]
+    TooManyRecords {
+        /// How many records the batch says it has.
+        record_count: u32,
+        /// Bytes of the whole batch.
+        size: u32,
+    },
     /// A compression that does not exist.
     #[error("compression type {0} is unknown")]
     UnknownCompression(u8),
@@ -125,6 +134,7 @@ impl BatchError {
             | Self::UnsupportedMagic(_)
             | Self::InvalidOffsets { .. }
             | Self::InvalidRecordCount { .. }
+            | Self::TooManyRecords { .. }
             | Self::UnknownCompression(_)
             | Self::UnknownAttributes(_)
             | Self::Empty

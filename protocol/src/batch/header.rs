@@ -1,8 +1,9 @@
 //! The fixed 61 bytes that begin a batch, checked as far as they can be without the rest.
 
 use crate::{
-    batch::{Attributes, BatchError},
+    batch::{Attributes, BatchError, Compression, MIN_RECORD_SIZE},
     ids::{LeaderEpoch, Offset, ProducerEpoch, ProducerId},
+    limits::MAX_UNCOMPRESSED_BATCH_SIZE,
 };
 
 /// Bytes of a batch before its records.
@@ -87,12 +88,14 @@ impl BatchHeader {
             .ok_or(BatchError::InvalidLength(length))?;
         let base_offset = i64::from_be_bytes(field(header, at::BASE_OFFSET));
         let (last_offset_delta, record_count) = counts(header, base_offset)?;
+        let attributes = Attributes::from_bits(u16::from_be_bytes(field(header, at::ATTRIBUTES)))?;
+        check_room(attributes, size, record_count)?;
         Ok(Self {
             base_offset: Offset(base_offset),
             size,
             leader_epoch: LeaderEpoch(i32::from_be_bytes(field(header, at::LEADER_EPOCH))),
             crc: u32::from_be_bytes(field(header, at::CRC)),
-            attributes: Attributes::from_bits(u16::from_be_bytes(field(header, at::ATTRIBUTES)))?,
+            attributes,
             last_offset_delta,
             base_timestamp_ms: i64::from_be_bytes(field(header, at::BASE_TIMESTAMP)),
             max_timestamp_ms: i64::from_be_bytes(field(header, at::MAX_TIMESTAMP)),
@@ -215,6 +218,19 @@ fn counts(header: &[u8; BATCH_HEADER_SIZE], base_offset: i64) -> Result<(u32, u3
             last_offset_delta,
         }),
     }
+}
+
+/// There is room for as many records, before they are looked at: a few bytes that claim two
+/// thousand million records would use up offsets, and memory of readers that believe them.
+fn check_room(attributes: Attributes, size: u32, record_count: u32) -> Result<(), BatchError> {
+    let room = match attributes.compression() {
+        Compression::None => size as usize - BATCH_HEADER_SIZE,
+        _ => MAX_UNCOMPRESSED_BATCH_SIZE,
+    };
+    if record_count as usize > room / MIN_RECORD_SIZE {
+        return Err(BatchError::TooManyRecords { record_count, size });
+    }
+    Ok(())
 }
 
 fn field<const N: usize>(header: &[u8; BATCH_HEADER_SIZE], at: usize) -> [u8; N] {

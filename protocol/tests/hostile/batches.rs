@@ -354,13 +354,29 @@ fn a_reader_takes_counts_and_deltas_at_their_extremes() {
         .expect("one")
         .expect("valid");
     assert_eq!(header.next_offset(), Offset(i64::MAX));
-    // And 2^31 records in ten bytes are not believed.
+    // And 2^31 records in ten bytes are not believed, nor in any compressed section.
     let mut crowd = sparse;
     crowd[57..61].copy_from_slice(&i32::MAX.to_be_bytes());
     write_crc(&mut crowd);
+    let expected = BatchError::TooManyRecords {
+        record_count: i32::MAX.cast_unsigned(),
+        size: u32::try_from(crowd.len()).expect("small"),
+    };
+    assert_eq!(BatchHeader::decode(&crowd), Err(expected));
+    crowd[22] = Compression::Zstd as u8;
+    write_crc(&mut crowd);
+    let (opened, bytes) = peak(|| DecodedBatch::open(&crowd).err());
+    assert_eq!((opened, bytes), (Some(expected), 0));
+    // A count that a compressed section may have is checked again once it is open.
+    let mut crowd = with_section(
+        Compression::Lz4,
+        &[0x04, 0x22, 0x4d, 0x18, 0x60, 0x40, 0, 0, 0, 0, 0],
+    );
+    crowd[23..27].copy_from_slice(&999_999i32.to_be_bytes());
+    crowd[57..61].copy_from_slice(&1_000_000i32.to_be_bytes());
+    write_crc(&mut crowd);
     let (opened, bytes) = peak(|| DecodedBatch::open(&crowd).is_err());
-    assert!(opened);
-    assert_eq!(bytes, 0);
+    assert_eq!((opened, bytes), (true, 0));
 }
 
 #[test]
