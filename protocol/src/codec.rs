@@ -2,7 +2,7 @@
 //! tagged extensions at the end.
 //!
 //! [`Reader`] never reads beyond its slice and never allocates more than the slice could hold, so
-//! a hostile length costs nothing. [`wire_struct!`] derives [`Wire`] field by field, in order.
+//! a hostile length costs nothing. [`wire_struct!`](crate::wire_struct) derives [`Wire`] field by field, in order.
 
 use uuid::Uuid;
 
