@@ -83,7 +83,7 @@ pub enum ReadError {
         /// The bad place, in bytes from the start of the file.
         position: u64,
         /// What is wrong.
-        reason: &'static str,
+        reason: String,
     },
     /// The disk failed.
     #[error("reading {path} failed: {error}")]

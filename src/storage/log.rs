@@ -1,19 +1,80 @@
-//! The log of one partition: the public face of this module.
+//! The log of one partition: the public face of this module. What takes longer than a look at
+//! memory lives beside it: `writer`, `reader`, `checkpoints`, `truncation`, `recovery`.
 
-use std::rc::Rc;
+use std::{
+    cell::{Cell, RefCell},
+    path::PathBuf,
+    rc::{Rc, Weak},
+};
 
 use millstream_protocol::{LeaderEpoch, Offset, TopicPartition};
 
 use super::{
-    LogError, LogListener, LogOptions, LogStats, ReadError, Recovered, RecoveryObserver,
+    Damage, LogError, LogListener, LogOptions, LogStats, ReadError, Recovered, RecoveryObserver,
     ShardStorage, Slice,
+    appender::{Append, Appender},
+    cache::LogKey,
+    format::{checkpoint::PositionV1, names},
+    incarnations::Incarnations,
+    limits::MAX_PAYLOAD_SIZE,
+    reader::Reading,
+    segments::Segments,
+    wait::{Lock, Signal},
 };
-use crate::io::{Disk, Io};
+use crate::io::{Disk, Io, Monotonic, TaskClass};
 
 /// A partition's log.
 pub struct Log<I: Io> {
-    storage: Rc<ShardStorage<I>>,
-    id: TopicPartition,
+    pub(super) this: Weak<Self>,
+    pub(super) storage: Rc<ShardStorage<I>>,
+    pub(super) id: TopicPartition,
+    /// This log within its shard, for cache and files.
+    pub(super) key: LogKey,
+    pub(super) dir: PathBuf,
+    pub(super) listener: Rc<dyn LogListener>,
+    pub(super) state: RefCell<State<<I as Disk>::Buffer>>,
+    /// Raised whenever something moved that someone may wait for.
+    pub(super) changed: Signal,
+    /// A pump of the writer is on its way.
+    pub(super) scheduled: Cell<bool>,
+    /// Tasks of the writer that are under way.
+    pub(super) running: Cell<usize>,
+    /// Held by whoever writes checkpoint slots.
+    pub(super) slots: Rc<Lock>,
+}
+
+/// What a log remembers. Never borrowed across an await.
+pub(super) struct State<B> {
+    pub options: LogOptions,
+    pub log_start: Offset,
+    pub appender: Appender<B>,
+    pub segments: Segments,
+    pub incarnations: Incarnations,
+    pub epochs: Vec<(LeaderEpoch, Offset)>,
+    pub failed: Option<LogError>,
+    pub damage: Option<Damage>,
+    pub closing: bool,
+    /// A file that should have grown and could not: appends are refused until it can.
+    pub disk_full: Option<PathBuf>,
+    /// The partition's directory exists, durably.
+    pub dir_ready: bool,
+    /// Told to the listener.
+    pub persisted: Offset,
+    /// A buffered log's flush is due, or someone waits for one up to this offset.
+    pub flush_due: bool,
+    pub flush_through: Offset,
+    pub flush_timer: bool,
+    pub seal_timer: bool,
+    pub last_append: Monotonic,
+    pub appended_since_checkpoint: u64,
+    pub checkpoint_wanted: bool,
+    /// Where a recovery would start: nothing from that segment on may be removed.
+    pub checkpoint_position: PositionV1,
+    pub checkpoint_sequence: u64,
+    /// The newest checkpoint says that nothing follows it, and nothing was appended since.
+    pub clean: bool,
+    pub next_ticket: u64,
+    pub reading: Reading,
 }
 
 impl<I: Io> Log<I> {
@@ -25,50 +86,88 @@ impl<I: Io> Log<I> {
     pub async fn open(
         storage: &Rc<ShardStorage<I>>,
         id: TopicPartition,
-        _options: LogOptions,
-        _listener: Rc<dyn LogListener>,
-        _observer: &mut dyn RecoveryObserver,
+        options: LogOptions,
+        listener: Rc<dyn LogListener>,
+        observer: &mut dyn RecoveryObserver,
     ) -> Result<(Rc<Self>, Recovered), LogError> {
-        let _ = Rc::new(Self {
+        let dir = names::partition_dir(&storage.config.data_dir, id);
+        let found = super::recovery::recover(storage, id, &dir, observer).await?;
+        let recovered = found.recovered.clone();
+        let log = Rc::new_cyclic(|this| Self {
+            this: this.clone(),
             storage: Rc::clone(storage),
             id,
+            key: storage.new_key(),
+            dir,
+            listener,
+            state: RefCell::new(found.into_state(id, options)),
+            changed: Signal::default(),
+            scheduled: Cell::new(false),
+            running: Cell::new(0),
+            slots: Rc::default(),
         });
-        Err(LogError::Closed)
+        Ok((log, recovered))
     }
 
     /// Appends batches to memory and has them written; [`LogListener::persisted`] tells when they
     /// are safe. `batches` are valid, back to back, with offsets and epoch in place.
     ///
     /// # Errors
-    /// The log is full, failed, damaged or closed; nothing was appended.
+    /// The disk is full, or the log failed, is damaged or closed: nothing was appended.
     ///
     /// # Panics
-    /// If `first` is not the log's end.
+    /// If `first` is not the log's end, or the batches are larger than any frame.
     pub fn append(
         &self,
-        _batches: &[u8],
-        _first: Offset,
-        _next: Offset,
-        _epoch: LeaderEpoch,
-        _max_timestamp_ms: i64,
-        _batch_count: u32,
+        batches: &[u8],
+        first: Offset,
+        next: Offset,
+        epoch: LeaderEpoch,
+        max_timestamp_ms: i64,
+        batch_count: u32,
     ) -> Result<(), LogError> {
-        Err(LogError::Closed)
+        assert!(batches.len() <= MAX_PAYLOAD_SIZE);
+        let io = &self.storage.io;
+        let append = Append {
+            batches,
+            first,
+            next,
+            epoch,
+            max_timestamp_ms,
+            batch_count,
+            now_ms: io.wall_ms(),
+        };
+        {
+            let state = &mut *self.state.borrow_mut();
+            state.writable()?;
+            state.appender.append(&append, |size| io.buffer(size));
+            state.last_append = io.now();
+            state.clean = false;
+            state.appended_since_checkpoint += batches.len() as u64;
+            if state.epochs.last().is_none_or(|(last, _)| *last < epoch) {
+                state.epochs.push((epoch, first));
+            }
+        }
+        self.storage.take_room(batches.len());
+        self.storage
+            .count(|count| count.appended_bytes += batches.len() as u64);
+        self.schedule();
+        Ok(())
     }
 
     /// Reads whole batches: the first one holds `from`, none holds `up_to` or anything beyond.
     /// At least one batch comes back even if it is larger than `max_bytes`; nothing if `from` is
-    /// `up_to`.
+    /// `up_to` or the batch that holds it reaches beyond `up_to`.
     ///
     /// # Errors
     /// [`ReadError`].
     pub async fn read(
         &self,
-        _from: Offset,
-        _up_to: Offset,
-        _max_bytes: usize,
+        from: Offset,
+        up_to: Offset,
+        max_bytes: usize,
     ) -> Result<Vec<Slice<<I as Disk>::Buffer>>, ReadError> {
-        Err(ReadError::Closed)
+        self.read_batches(from, up_to, max_bytes).await
     }
 
     /// Base offset and largest timestamp of the first batch whose largest timestamp is at least
@@ -76,42 +175,65 @@ impl<I: Io> Log<I> {
     ///
     /// # Errors
     /// [`ReadError`].
-    pub async fn find_time(&self, _timestamp_ms: i64) -> Result<Option<(Offset, i64)>, ReadError> {
-        Err(ReadError::Closed)
+    pub async fn find_time(&self, timestamp_ms: i64) -> Result<Option<(Offset, i64)>, ReadError> {
+        self.find_batch_by_time(timestamp_ms).await
     }
 
     /// Makes recovery short: stores `producer_snapshot`, which covers everything appended so far,
-    /// with the log's end.
+    /// with the log's end. Waits for a flush.
     ///
     /// # Errors
-    /// [`LogError`].
-    pub async fn checkpoint(&self, _producer_snapshot: Vec<u8>) -> Result<(), LogError> {
-        Err(LogError::Closed)
+    /// [`LogError`]; the checkpoint before it stays.
+    pub async fn checkpoint(&self, producer_snapshot: Vec<u8>) -> Result<(), LogError> {
+        // The boundary is marked before the first await: what is appended later is not covered.
+        let boundary = self.mark_boundary()?;
+        let this = self.this();
+        self.in_task(TaskClass::Background, async move {
+            this.store_checkpoint(boundary, producer_snapshot).await
+        })
+        .await
     }
 
-    /// Moves the log's start up, durably, then removes the segments that lie wholly below.
+    /// Moves the log's start up, durably, then removes the segments that lie wholly below and that
+    /// no recovery needs any more.
     ///
     /// # Errors
     /// [`LogError`].
-    pub async fn set_log_start(&self, _offset: Offset) -> Result<(), LogError> {
-        Err(LogError::Closed)
+    pub async fn set_log_start(&self, offset: Offset) -> Result<(), LogError> {
+        let this = self.this();
+        self.in_task(TaskClass::Background, async move {
+            this.move_log_start(offset).await
+        })
+        .await
     }
 
     /// Cuts the log: everything from `end` on is forgotten, durably. An `end` inside a batch cuts
-    /// the whole batch. Returns the new end.
+    /// the whole batch. Returns the new end. Nothing may be appended meanwhile.
+    ///
+    /// Producer state older than the cut is gone when `end` lies below the last checkpoint: the
+    /// next recovery then goes through the whole log.
     ///
     /// # Errors
     /// [`LogError`].
-    pub async fn truncate(&self, _end: Offset) -> Result<Offset, LogError> {
-        Err(LogError::Closed)
+    pub async fn truncate(&self, end: Offset) -> Result<Offset, LogError> {
+        let this = self.this();
+        self.in_task(TaskClass::Foreground, async move { this.cut(end).await })
+            .await
     }
 
     /// Writes and flushes everything, stores a checkpoint, and closes the files.
     ///
     /// # Errors
-    /// [`LogError`].
-    pub async fn close(&self, _producer_snapshot: Vec<u8>) -> Result<(), LogError> {
-        Err(LogError::Closed)
+    /// [`LogError`]; what was persisted stays so.
+    pub async fn close(&self, producer_snapshot: Vec<u8>) -> Result<(), LogError> {
+        if std::mem::replace(&mut self.state.borrow_mut().closing, true) {
+            return Err(LogError::Closed);
+        }
+        let this = self.this();
+        self.in_task(TaskClass::Foreground, async move {
+            this.shut(producer_snapshot).await
+        })
+        .await
     }
 
     /// Removes the log from disk.
@@ -119,11 +241,17 @@ impl<I: Io> Log<I> {
     /// # Errors
     /// [`LogError`].
     pub async fn remove(&self) -> Result<(), LogError> {
-        Err(LogError::Closed)
+        self.state.borrow_mut().closing = true;
+        let this = self.this();
+        self.in_task(TaskClass::Background, async move { this.erase().await })
+            .await
     }
 
     /// Changes the settings of an open log.
-    pub fn set_options(&self, _options: LogOptions) {}
+    pub fn set_options(&self, options: LogOptions) {
+        self.state.borrow_mut().options = options;
+        self.schedule();
+    }
 
     /// Whose log this is.
     #[must_use]
@@ -134,25 +262,89 @@ impl<I: Io> Log<I> {
     /// First offset that may be read.
     #[must_use]
     pub fn log_start(&self) -> Offset {
-        Offset::ZERO
+        self.state.borrow().log_start
     }
 
     /// Next offset to append.
     #[must_use]
     pub fn log_end(&self) -> Offset {
-        Offset::ZERO
+        self.state.borrow().appender.log_end()
     }
 
     /// Everything below is on stable storage.
     #[must_use]
     pub fn durable_end(&self) -> Offset {
-        Offset::ZERO
+        self.state.borrow().appender.durable().next
     }
 
     /// What the log takes up.
     #[must_use]
     pub fn stats(&self) -> LogStats {
-        let _ = &self.storage.io;
-        LogStats::default()
+        let state = self.state.borrow();
+        let segments = state.segments.0.values();
+        LogStats {
+            logical_bytes: segments.clone().map(|segment| segment.end).sum(),
+            physical_bytes: segments.clone().map(|segment| segment.file_size).sum(),
+            segments: segments.map(super::segments::Segment::stats).collect(),
+            unflushed_bytes: state.appender.unflushed(),
+            durable_end: state.appender.durable().next,
+        }
+    }
+
+    pub(super) fn this(&self) -> Rc<Self> {
+        self.this.upgrade().expect("a log lives in an Rc")
+    }
+
+    /// Runs something to its end even if the caller goes away.
+    pub(super) async fn in_task<T: 'static>(
+        &self,
+        class: TaskClass,
+        task: impl Future<Output = T> + 'static,
+    ) -> T {
+        let result = Rc::new(Cell::new(None));
+        let done = Rc::new(Signal::default());
+        let (slot, finished) = (Rc::clone(&result), Rc::clone(&done));
+        self.storage.io.spawn(class, async move {
+            slot.set(Some(task.await));
+            finished.raise();
+        });
+        done.until(|| result.take()).await
+    }
+}
+
+impl<B: crate::io::Buffer> State<B> {
+    /// Nothing stands against an append.
+    pub fn writable(&self) -> Result<(), LogError> {
+        if let Some(damage) = &self.damage {
+            let below = damage.below;
+            return Err(LogError::Damaged { below });
+        }
+        if self.closing {
+            return Err(LogError::Closed);
+        }
+        match self.stuck() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// The offset lies in the log, or is its end.
+    pub fn check_range(&self, offset: Offset) -> Result<(), LogError> {
+        let (log_start, log_end) = (self.log_start, self.appender.log_end());
+        if log_start <= offset && offset <= log_end {
+            return Ok(());
+        }
+        Err(LogError::OutOfRange {
+            offset,
+            log_start,
+            log_end,
+        })
+    }
+
+    /// Nothing more becomes durable, for now or for ever.
+    pub fn stuck(&self) -> Option<LogError> {
+        let full = |path: &PathBuf| LogError::DiskFull { path: path.clone() };
+        let full = || self.disk_full.as_ref().map(full);
+        self.failed.clone().or_else(full)
     }
 }

@@ -15,11 +15,26 @@
 
 pub mod limits;
 
+mod appender;
+mod cache;
+mod checkpoints;
 mod error;
+mod files;
+mod format;
+mod incarnations;
+mod index_files;
 mod listener;
 mod log;
 mod options;
+mod reader;
+mod recovery;
+mod run;
+mod segments;
 mod shard;
+mod truncation;
+mod wait;
+mod whole_file;
+mod writer;
 
 pub use error::{LogError, ReadError};
 pub use listener::{LogListener, RecoveryObserver, SnapshotRejected};

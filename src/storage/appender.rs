@@ -1,0 +1,616 @@
+//! The machine that turns appends into chunks, writes and flushes, and knows what is durable.
+//!
+//! It does nothing itself: [`Appender::next_step`] says what to do, the writer does it and reports
+//! back. Chunks pass through these stages, and leave from the front only, so that the durable end
+//! moves over a contiguous prefix whatever order the disk works in:
+//!
+//! ```text
+//! open -> Sealed -> Writing -> Written -> Flushing -> Durable -> gone
+//! ```
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    rc::Rc,
+};
+
+use millstream_protocol::{LeaderEpoch, Offset, TopicPartition};
+
+use super::{
+    LogOptions,
+    format::{
+        chunk::{CHUNK_HEADER_SIZE, ChunkHeader},
+        segment::SEGMENT_HEADER_SIZE,
+    },
+    limits::{
+        ALLOCATION_GROWTH, FIRST_ALLOCATION, GATHER_SIZE, MAX_ALLOCATION, MAX_CHUNK_SIZE,
+        MAX_WRITES_IN_FLIGHT, MIN_CHUNK_CAPACITY, MIN_SEGMENT_SIZE,
+    },
+    run::{ChunkView, Run},
+};
+use crate::io::{Buffer, align_up};
+
+/// Where a chunk ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Position {
+    /// Base offset of the segment.
+    pub segment: Offset,
+    /// Bytes from the start of its file.
+    pub position: u64,
+    /// Offset of the record that comes there.
+    pub next: Offset,
+}
+
+/// What to do next.
+pub(super) enum Step<B> {
+    /// Write a chunk, then call [`Appender::written`] with the number.
+    Write {
+        number: u64,
+        segment: Offset,
+        position: u64,
+        run: Rc<Run<B>>,
+    },
+    /// Flush these segments, then call [`Appender::flushed`].
+    Flush { segments: BTreeSet<Offset> },
+    /// Make a segment, then call [`Appender::created`].
+    Create { base: Offset, size: u64 },
+    /// Allocate up to `size`, then call [`Appender::allocated`].
+    Allocate { segment: Offset, size: u64 },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Sealed,
+    Writing,
+    Written,
+    Flushing,
+    Durable,
+}
+
+/// A chunk on its way to disk.
+pub(super) struct TailChunk<B> {
+    stage: Stage,
+    /// Base offset of its segment and its place there, once it has one.
+    place: Option<(Offset, u64)>,
+    /// Its offsets; equal in a sealing chunk.
+    pub base: Offset,
+    pub next: Offset,
+    /// Its records, for readers too. A sealing chunk is a run as well, though no reader sees it.
+    pub run: Rc<Run<B>>,
+    /// Bytes of batches.
+    payload_size: usize,
+    /// Bytes on disk.
+    disk_size: usize,
+}
+
+struct OpenChunk<B> {
+    buffer: B,
+    size: usize,
+    base: Offset,
+    next: Offset,
+    epoch: LeaderEpoch,
+    append_time_ms: i64,
+    max_timestamp_ms: i64,
+    batch_count: u32,
+}
+
+impl<B: Buffer> OpenChunk<B> {
+    fn disk_size(&self) -> usize {
+        align_up(CHUNK_HEADER_SIZE + self.size)
+    }
+
+    fn has_room(&self, size: usize) -> bool {
+        CHUNK_HEADER_SIZE + self.size + size <= self.buffer.bytes().len()
+    }
+}
+
+/// The segment that is appended to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TailSegment {
+    /// Its base offset.
+    pub base: Offset,
+    /// Where the next chunk goes.
+    pub position: u64,
+    /// Writes below do not extend the file.
+    pub allocated: u64,
+    /// Wall clock of its first append, or 0 without one.
+    pub first_append_ms: i64,
+}
+
+/// A chunk got its place: for the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Placed {
+    pub segment: Offset,
+    pub position: u64,
+    pub end: u64,
+    pub base: Offset,
+    pub next: Offset,
+    pub epoch: LeaderEpoch,
+    pub max_timestamp_ms: i64,
+    pub append_time_ms: i64,
+}
+
+/// A batch of appends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Append<'a> {
+    pub batches: &'a [u8],
+    pub first: Offset,
+    pub next: Offset,
+    pub epoch: LeaderEpoch,
+    pub max_timestamp_ms: i64,
+    pub batch_count: u32,
+    pub now_ms: i64,
+}
+
+/// What is durable now that was not before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// Bytes of batches that became durable.
+    pub payload_size: usize,
+}
+
+/// The tail of one log. See the module.
+pub(super) struct Appender<B> {
+    id: TopicPartition,
+    pub incarnation: u64,
+    log_end: Offset,
+    durable: Position,
+    open: Option<OpenChunk<B>>,
+    chunks: VecDeque<TailChunk<B>>,
+    /// Number of the first one in `chunks`.
+    front: u64,
+    in_flight: usize,
+    flushing: bool,
+    preparing: bool,
+    tail: Option<TailSegment>,
+    next_allocation: u64,
+    capacity: usize,
+    /// Durable end that is on disk in some chunk's header.
+    marked: Offset,
+    placed: Vec<Placed>,
+    /// Chunk ends that someone wants to know the place of: see [`Appender::mark_boundary`].
+    boundaries: VecDeque<Boundary>,
+}
+
+struct Boundary {
+    /// Number of the last chunk before it.
+    number: u64,
+    ticket: u64,
+    place: Option<Position>,
+}
+
+impl<B: Buffer> Appender<B> {
+    /// A tail that continues at `durable`, in `tail` if there is a segment already.
+    pub fn new(
+        id: TopicPartition,
+        incarnation: u64,
+        durable: Position,
+        marked: Offset,
+        tail: Option<TailSegment>,
+    ) -> Self {
+        Self {
+            id,
+            incarnation,
+            log_end: durable.next,
+            durable,
+            open: None,
+            chunks: VecDeque::new(),
+            front: 0,
+            in_flight: 0,
+            flushing: false,
+            preparing: false,
+            tail,
+            next_allocation: FIRST_ALLOCATION,
+            capacity: MIN_CHUNK_CAPACITY,
+            marked,
+            placed: Vec::new(),
+            boundaries: VecDeque::new(),
+        }
+    }
+
+    /// Next offset to append.
+    pub fn log_end(&self) -> Offset {
+        self.log_end
+    }
+
+    /// Everything below is durable, and this is where it ends.
+    pub fn durable(&self) -> Position {
+        self.durable
+    }
+
+    /// The segment that is appended to.
+    pub fn tail(&self) -> Option<TailSegment> {
+        self.tail
+    }
+
+    /// Nothing waits to be written or flushed.
+    pub fn is_idle(&self) -> bool {
+        self.open.is_none() && self.chunks.is_empty() && !self.preparing && !self.flushing
+    }
+
+    /// Bytes of batches not durable yet.
+    pub fn unflushed(&self) -> usize {
+        let open = self.open.as_ref().map_or(0, |open| open.size);
+        let chunks = self.chunks.iter().map(|chunk| chunk.payload_size);
+        open + chunks.sum::<usize>()
+    }
+
+    /// Segments that hold chunks on their way.
+    pub fn segments_in_use(&self) -> BTreeSet<Offset> {
+        let places = self.chunks.iter().filter_map(|chunk| chunk.place);
+        places.map(|(segment, _)| segment).collect()
+    }
+
+    /// Takes batches into memory. `make` gives a buffer of a size.
+    pub fn append(&mut self, append: &Append<'_>, make: impl FnOnce(usize) -> B) {
+        assert_eq!(append.first, self.log_end, "appends follow each other");
+        assert!(append.first < append.next && append.batch_count > 0);
+        let fits =
+            |open: &OpenChunk<B>| open.epoch == append.epoch && open.has_room(append.batches.len());
+        if self.open.as_ref().is_some_and(|open| !fits(open)) {
+            let full = self.seal_open();
+            self.capacity = if full {
+                MAX_CHUNK_SIZE.min(self.capacity * 2)
+            } else {
+                self.capacity
+            };
+        }
+        let needed = align_up(CHUNK_HEADER_SIZE + append.batches.len());
+        let capacity = needed.max(self.capacity);
+        let open = self.open.get_or_insert_with(|| OpenChunk {
+            buffer: make(capacity),
+            size: 0,
+            base: append.first,
+            next: append.first,
+            epoch: append.epoch,
+            append_time_ms: append.now_ms,
+            max_timestamp_ms: i64::MIN,
+            batch_count: 0,
+        });
+        let at = CHUNK_HEADER_SIZE + open.size;
+        open.buffer.bytes_mut()[at..at + append.batches.len()].copy_from_slice(append.batches);
+        open.size += append.batches.len();
+        open.next = append.next;
+        open.max_timestamp_ms = open.max_timestamp_ms.max(append.max_timestamp_ms);
+        open.batch_count += append.batch_count;
+        self.log_end = append.next;
+    }
+
+    /// Closes the open chunk, so that it can be read and written; false if there is none.
+    pub fn seal_open(&mut self) -> bool {
+        let Some(open) = self.open.take() else {
+            return false;
+        };
+        let header = ChunkHeader {
+            payload_size: u32::try_from(open.size).expect("a chunk is below 4 GiB"),
+            id: self.id,
+            epoch: open.epoch,
+            incarnation: self.incarnation,
+            base: open.base,
+            next: open.next,
+            flushed: self.durable.next,
+            append_time_ms: open.append_time_ms,
+            max_timestamp_ms: open.max_timestamp_ms,
+            batch_count: open.batch_count,
+            flags: 0,
+        };
+        self.push(header, open.buffer);
+        true
+    }
+
+    /// Closes the open chunk if it holds anything below `offset`.
+    pub fn seal_below(&mut self, offset: Offset) {
+        if self.open.as_ref().is_some_and(|open| open.base < offset) {
+            self.seal_open();
+        }
+    }
+
+    /// No chunk on disk says yet how far the log is durable.
+    pub fn wants_seal(&self) -> bool {
+        self.marked < self.durable.next
+    }
+
+    /// Queues a chunk that carries nothing but the durable end, if no chunk on disk says it yet.
+    /// Only when idle.
+    pub fn seal_log(&mut self, now_ms: i64, make: impl FnOnce(usize) -> B) -> bool {
+        if !self.is_idle() || self.tail.is_none() || !self.wants_seal() {
+            return false;
+        }
+        let header = ChunkHeader {
+            payload_size: 0,
+            id: self.id,
+            epoch: LeaderEpoch::UNKNOWN,
+            incarnation: self.incarnation,
+            base: self.log_end,
+            next: self.log_end,
+            flushed: self.durable.next,
+            append_time_ms: now_ms,
+            max_timestamp_ms: i64::MIN,
+            batch_count: 0,
+            flags: 0,
+        };
+        self.push(header, make(align_up(CHUNK_HEADER_SIZE)));
+        true
+    }
+
+    fn push(&mut self, header: ChunkHeader, mut buffer: B) {
+        let end = CHUNK_HEADER_SIZE + header.payload_size as usize;
+        let disk_size = header.disk_size();
+        buffer.shorten(disk_size);
+        let bytes = buffer.bytes_mut();
+        header.seal(&mut bytes[..end]);
+        bytes[end..].fill(0);
+        self.marked = self.marked.max(header.flushed);
+        self.chunks.push_back(TailChunk {
+            stage: Stage::Sealed,
+            place: None,
+            base: header.base,
+            next: header.next,
+            run: Rc::new(Run::new(
+                buffer,
+                vec![ChunkView::new(&header, 0, header.next)],
+                false,
+            )),
+            payload_size: header.payload_size as usize,
+            disk_size,
+        });
+    }
+
+    /// The chunk that holds `offset`, if it is not known to be durable yet; an open chunk is sealed
+    /// for it.
+    pub fn find(&mut self, offset: Offset) -> Option<Rc<Run<B>>> {
+        if self.open.as_ref().is_some_and(|open| open.base <= offset) {
+            self.seal_open();
+        }
+        let at = self.chunks.partition_point(|chunk| chunk.next <= offset);
+        let chunk = self.chunks.get(at)?;
+        (chunk.base <= offset && offset < chunk.next).then(|| Rc::clone(&chunk.run))
+    }
+
+    /// What to do next, if anything; ask again until there is nothing. `flush` is false while a
+    /// buffered log's flush is not due.
+    pub fn next_step(&mut self, options: &LogOptions, now_ms: i64, flush: bool) -> Option<Step<B>> {
+        self.next_write(options, now_ms)
+            .or_else(|| self.next_flush(flush))
+            .or_else(|| self.next_preparation(options))
+    }
+
+    fn next_write(&mut self, options: &LogOptions, now_ms: i64) -> Option<Step<B>> {
+        if self.in_flight >= MAX_WRITES_IN_FLIGHT {
+            return None;
+        }
+        let sealed = self
+            .chunks
+            .partition_point(|chunk| chunk.stage != Stage::Sealed);
+        let (base, size, disk_size) = match (self.chunks.get(sealed), &self.open) {
+            (Some(chunk), _) => (chunk.base, chunk.payload_size, chunk.disk_size),
+            (None, Some(open)) if self.in_flight == 0 || open.size >= GATHER_SIZE => {
+                (open.base, open.size, open.disk_size())
+            }
+            (None, _) => return None,
+        };
+        let disk_size = disk_size as u64;
+        let tail = match self.tail {
+            // A sealing chunk stays where it is: it has no record that a segment could begin with.
+            Some(tail) if size == 0 || !rolls(&tail, disk_size, options, now_ms) => tail,
+            _ => return self.create(base, disk_size),
+        };
+        if tail.position + disk_size > tail.allocated {
+            return self.allocate(&tail, disk_size, options);
+        }
+        if sealed == self.chunks.len() {
+            let used = self.open.as_ref().map_or(0, OpenChunk::disk_size);
+            self.seal_open();
+            self.capacity = used
+                .next_power_of_two()
+                .clamp(MIN_CHUNK_CAPACITY, MAX_CHUNK_SIZE);
+        }
+        Some(self.place(sealed))
+    }
+
+    fn place(&mut self, at: usize) -> Step<B> {
+        let tail = self.tail.as_mut().expect("a chunk is placed in a segment");
+        let chunk = &mut self.chunks[at];
+        let view = &chunk.run.chunks[0];
+        let position = tail.position;
+        tail.position += chunk.disk_size as u64;
+        if tail.first_append_ms == 0 {
+            tail.first_append_ms = view.append_time_ms;
+        }
+        chunk.stage = Stage::Writing;
+        chunk.place = Some((tail.base, position));
+        self.in_flight += 1;
+        self.placed.push(Placed {
+            segment: tail.base,
+            position,
+            end: tail.position,
+            base: chunk.base,
+            next: chunk.next,
+            epoch: view.epoch,
+            max_timestamp_ms: view.max_timestamp_ms,
+            append_time_ms: view.append_time_ms,
+        });
+        Step::Write {
+            number: self.front + at as u64,
+            segment: tail.base,
+            position,
+            run: Rc::clone(&chunk.run),
+        }
+    }
+
+    fn create(&mut self, base: Offset, disk_size: u64) -> Option<Step<B>> {
+        if self.preparing {
+            return None;
+        }
+        self.preparing = true;
+        let size = self.next_allocation.max(SEGMENT_HEADER_SIZE + disk_size);
+        Some(Step::Create { base, size })
+    }
+
+    fn allocate(&mut self, tail: &TailSegment, room: u64, options: &LogOptions) -> Option<Step<B>> {
+        if self.preparing {
+            return None;
+        }
+        self.preparing = true;
+        let needed = tail.position + room;
+        // A segment is rolled before it grows beyond its size, so more would be wasted.
+        let wanted = (tail.allocated + self.next_allocation).min(segment_size(options));
+        Some(Step::Allocate {
+            segment: tail.base,
+            size: wanted.max(needed),
+        })
+    }
+
+    fn next_flush(&mut self, flush: bool) -> Option<Step<B>> {
+        if self.flushing || !flush {
+            return None;
+        }
+        let mut segments = BTreeSet::new();
+        for chunk in &mut self.chunks {
+            if chunk.stage == Stage::Written {
+                // What completes from here on is not covered, though it may be on disk by chance.
+                chunk.stage = Stage::Flushing;
+                segments.extend(chunk.place.map(|(segment, _)| segment));
+            }
+        }
+        self.flushing = !segments.is_empty();
+        self.flushing.then_some(Step::Flush { segments })
+    }
+
+    /// Allocates before the writer runs into the end, unless the segment is as large as it gets.
+    fn next_preparation(&mut self, options: &LogOptions) -> Option<Step<B>> {
+        let tail = self.tail?;
+        let left = tail.allocated.saturating_sub(tail.position);
+        let ahead = (self.next_allocation / ALLOCATION_GROWTH / 2).min(MAX_ALLOCATION / 2);
+        if self.chunks.is_empty() || left >= ahead || tail.allocated >= segment_size(options) {
+            return None;
+        }
+        self.allocate(&tail, 0, options)
+    }
+
+    /// A segment was made, and `size` bytes of it allocated.
+    pub fn created(&mut self, base: Offset, size: u64) {
+        assert!(self.preparing);
+        self.preparing = false;
+        self.grow();
+        self.tail = Some(TailSegment {
+            base,
+            position: SEGMENT_HEADER_SIZE,
+            allocated: size,
+            first_append_ms: 0,
+        });
+    }
+
+    /// A segment was allocated up to `size`.
+    pub fn allocated(&mut self, segment: Offset, size: u64) {
+        assert!(self.preparing);
+        self.preparing = false;
+        self.grow();
+        if let Some(tail) = self.tail.as_mut().filter(|tail| tail.base == segment) {
+            tail.allocated = tail.allocated.max(size);
+        }
+    }
+
+    fn grow(&mut self) {
+        self.next_allocation = MAX_ALLOCATION.min(self.next_allocation * ALLOCATION_GROWTH);
+    }
+
+    /// A preparation was refused; it will be asked for again.
+    pub fn refused(&mut self) {
+        assert!(self.preparing);
+        self.preparing = false;
+    }
+
+    /// A write completed.
+    pub fn written(&mut self, number: u64) {
+        let at = usize::try_from(number - self.front).expect("an index");
+        let chunk = &mut self.chunks[at];
+        assert_eq!(chunk.stage, Stage::Writing, "a write completes once");
+        chunk.stage = Stage::Written;
+        self.in_flight -= 1;
+    }
+
+    /// The flush completed: what it covers is durable, and the contiguous prefix leaves.
+    pub fn flushed(&mut self) -> Progress {
+        assert!(self.flushing);
+        self.flushing = false;
+        for chunk in &mut self.chunks {
+            if chunk.stage == Stage::Flushing {
+                chunk.stage = Stage::Durable;
+            }
+        }
+        let mut progress = Progress::default();
+        let durable = |chunk: &&TailChunk<B>| chunk.stage == Stage::Durable;
+        let durable = self.chunks.iter().take_while(durable).count();
+        for chunk in self.chunks.drain(..durable) {
+            let (segment, position) = chunk.place.expect("what is durable has a place");
+            self.durable = Position {
+                segment,
+                position: position + chunk.disk_size as u64,
+                next: chunk.next,
+            };
+            for boundary in &mut self.boundaries {
+                if boundary.number == self.front {
+                    boundary.place = Some(self.durable);
+                }
+            }
+            self.front += 1;
+            progress.payload_size += chunk.payload_size;
+        }
+        progress
+    }
+
+    /// Seals what was appended so far and gives a ticket to ask where it ends.
+    pub fn mark_boundary(&mut self, ticket: u64) {
+        self.seal_open();
+        let chunks = self.chunks.len() as u64;
+        self.boundaries.push_back(Boundary {
+            number: (self.front + chunks).wrapping_sub(1),
+            ticket,
+            place: (chunks == 0).then_some(self.durable),
+        });
+    }
+
+    /// Where a marked boundary lies, once all before it is durable.
+    pub fn take_boundary(&mut self, ticket: u64) -> Option<Position> {
+        let at = self.boundaries.iter().position(|b| b.ticket == ticket)?;
+        let place = self.boundaries[at].place?;
+        self.boundaries.remove(at);
+        Some(place)
+    }
+
+    /// Chunks that got a place since the last call.
+    pub fn take_placed(&mut self) -> Vec<Placed> {
+        std::mem::take(&mut self.placed)
+    }
+
+    /// Continues elsewhere, after a truncation. Only when idle.
+    pub fn restart(&mut self, incarnation: u64, durable: Position, tail: Option<TailSegment>) {
+        assert!(self.is_idle(), "a truncation waits for the writer");
+        self.incarnation = incarnation;
+        self.log_end = durable.next;
+        self.durable = durable;
+        self.marked = self.marked.min(durable.next);
+        self.tail = tail;
+    }
+
+    /// The log failed: forgets what was not durable. Gives its size in bytes.
+    pub fn abandon(&mut self) -> usize {
+        let size = self.unflushed();
+        self.open = None;
+        self.boundaries.clear();
+        size
+    }
+}
+
+fn segment_size(options: &LogOptions) -> u64 {
+    options.segment_size.max(MIN_SEGMENT_SIZE)
+}
+
+/// The next chunk goes to a new segment.
+fn rolls(tail: &TailSegment, disk_size: u64, options: &LogOptions, now_ms: i64) -> bool {
+    let empty = tail.position <= SEGMENT_HEADER_SIZE;
+    let full = tail.position + disk_size > segment_size(options);
+    let old = tail.first_append_ms > 0
+        && now_ms.saturating_sub(tail.first_append_ms) >= options.segment_roll_ms;
+    !empty && (full || old)
+}

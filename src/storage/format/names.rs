@@ -1,0 +1,99 @@
+//! Where the files of a partition lie and what they are called.
+
+use std::path::{Path, PathBuf};
+
+use millstream_protocol::{Offset, TopicPartition};
+
+/// `topics/` below the data directory.
+#[must_use]
+pub fn topics_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("topics")
+}
+
+/// A partition's directory.
+#[must_use]
+pub fn partition_dir(data_dir: &Path, id: TopicPartition) -> PathBuf {
+    let mut path = topics_dir(data_dir);
+    path.push(id.topic.to_string());
+    path.push(id.partition.to_string());
+    path
+}
+
+/// A segment's file.
+#[must_use]
+pub fn segment_path(dir: &Path, base: Offset) -> PathBuf {
+    dir.join(format!("{base:020}.log", base = base.0))
+}
+
+/// The index beside a rolled segment.
+#[must_use]
+pub fn index_path(dir: &Path, base: Offset) -> PathBuf {
+    dir.join(format!("{base:020}.index", base = base.0))
+}
+
+/// One of the two checkpoint slots.
+#[must_use]
+pub fn checkpoint_path(dir: &Path, slot: usize) -> PathBuf {
+    dir.join(format!("checkpoint.{slot}"))
+}
+
+/// What a file in a partition's directory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// A segment and its base offset.
+    Segment(Offset),
+    /// An index and its segment's base offset.
+    Index(Offset),
+    /// A checkpoint slot.
+    Checkpoint(usize),
+}
+
+/// Tells by its name what a file is; `None` for what the log did not put there.
+#[must_use]
+pub fn file_kind(path: &Path) -> Option<FileKind> {
+    let name = path.file_name()?.to_str()?;
+    let (stem, extension) = name.split_once('.')?;
+    if stem == "checkpoint" {
+        return match extension {
+            "0" => Some(FileKind::Checkpoint(0)),
+            "1" => Some(FileKind::Checkpoint(1)),
+            _ => None,
+        };
+    }
+    if stem.len() != 20 || !stem.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let base = Offset(stem.parse().ok()?);
+    match extension {
+        "log" => Some(FileKind::Segment(base)),
+        "index" => Some(FileKind::Index(base)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_tell_what_a_file_is() {
+        let dir = Path::new("d");
+        let kind = |path: PathBuf| file_kind(&path);
+        assert_eq!(
+            kind(segment_path(dir, Offset(42))),
+            Some(FileKind::Segment(Offset(42)))
+        );
+        assert_eq!(
+            segment_path(dir, Offset(42)),
+            Path::new("d/00000000000000000042.log")
+        );
+        assert_eq!(
+            kind(index_path(dir, Offset(42))),
+            Some(FileKind::Index(Offset(42)))
+        );
+        assert_eq!(kind(checkpoint_path(dir, 1)), Some(FileKind::Checkpoint(1)));
+        for other in ["x", "checkpoint.2", "42.log", "00000000000000000042.tmp"] {
+            assert_eq!(kind(dir.join(other)), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The lives of a log: each truncation starts one, so that bytes of an older life that lie beyond
+//! the cut can never be taken for data again.
+
+use millstream_protocol::Offset;
+
+/// First offset and number of each life, both ascending. Offsets from one entry's up to the next
+/// one's belong to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Incarnations(Vec<(Offset, u64)>);
+
+impl Incarnations {
+    /// The first life of a log that begins at `start`.
+    pub fn first(start: Offset) -> Self {
+        Self(vec![(start, 1)])
+    }
+
+    /// From a checkpoint; `None` if it is not ascending.
+    pub fn from_entries(entries: &[(i64, u64)]) -> Option<Self> {
+        let ascending = entries
+            .windows(2)
+            .all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1);
+        let valid = ascending && entries.first().is_some_and(|(_, number)| *number > 0);
+        valid.then(|| {
+            let entries = entries.iter();
+            Self(
+                entries
+                    .map(|(start, number)| (Offset(*start), *number))
+                    .collect(),
+            )
+        })
+    }
+
+    /// For a checkpoint.
+    pub fn entries(&self) -> Vec<(i64, u64)> {
+        let entries = self.0.iter();
+        entries.map(|(start, number)| (start.0, *number)).collect()
+    }
+
+    /// Number of the present life.
+    pub fn current(&self) -> u64 {
+        self.0.last().expect("never empty").1
+    }
+
+    /// Where the present life began: all below was durable then.
+    pub fn current_start(&self) -> Offset {
+        self.0.last().expect("never empty").0
+    }
+
+    /// Begins a life at `start`; lives that began there or later leave nothing behind.
+    pub fn begin(&mut self, start: Offset) {
+        let number = self.current() + 1;
+        self.0.retain(|(begun, _)| *begun < start);
+        self.0.push((start, number));
+    }
+
+    /// Forgets lives that lie wholly below `log_start`.
+    pub fn forget_below(&mut self, log_start: Offset) {
+        let keep_from = self.position_of(log_start);
+        self.0.drain(..keep_from);
+    }
+
+    /// Whether a chunk of life `number` with these offsets belongs to the log, and if so where its
+    /// part ends: records from there on were cut.
+    ///
+    /// A sealing chunk (`base == next`) of any life so far is harmless and accepted: the one that
+    /// ended a life lies exactly where the next one starts, and that life's entry may be gone.
+    pub fn admit(&self, number: u64, base: Offset, next: Offset) -> Option<Offset> {
+        if base == next {
+            return (number <= self.current()).then_some(next);
+        }
+        let at = self.position_of(base);
+        let until = self.0.get(at + 1).map_or(next, |(start, _)| *start);
+        (self.0[at].1 == number).then(|| next.min(until))
+    }
+
+    fn position_of(&self, offset: Offset) -> usize {
+        let after = self.0.partition_point(|(start, _)| *start <= offset);
+        after.saturating_sub(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn o(offset: i64) -> Offset {
+        Offset(offset)
+    }
+
+    #[test]
+    fn a_cut_hides_the_older_life_beyond_it() {
+        let mut lives = Incarnations::first(o(0));
+        lives.begin(o(10));
+        assert_eq!(lives.admit(1, o(5), o(12)), Some(o(10)));
+        assert_eq!(lives.admit(1, o(10), o(12)), None);
+        assert_eq!(lives.admit(2, o(10), o(12)), Some(o(12)));
+        assert_eq!(lives.admit(2, o(5), o(8)), None);
+    }
+
+    #[test]
+    fn a_deeper_cut_forgets_lives_that_left_nothing() {
+        let mut lives = Incarnations::first(o(0));
+        lives.begin(o(10));
+        lives.begin(o(10));
+        assert_eq!(lives.entries(), vec![(0, 1), (10, 3)]);
+        lives.begin(o(4));
+        assert_eq!(lives.entries(), vec![(0, 1), (4, 4)]);
+        lives.begin(o(0));
+        assert_eq!(lives.entries(), vec![(0, 5)]);
+    }
+
+    #[test]
+    fn a_seal_is_accepted_where_the_next_life_starts() {
+        let mut lives = Incarnations::first(o(0));
+        lives.begin(o(10));
+        assert_eq!(lives.admit(1, o(10), o(10)), Some(o(10)));
+        assert_eq!(lives.admit(7, o(10), o(10)), None);
+    }
+
+    #[test]
+    fn trimmed_lives_go() {
+        let mut lives = Incarnations::first(o(0));
+        lives.begin(o(10));
+        lives.begin(o(20));
+        lives.forget_below(o(15));
+        assert_eq!(lives.entries(), vec![(10, 2), (20, 3)]);
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        assert_eq!(Incarnations::from_entries(&[]), None);
+        assert_eq!(Incarnations::from_entries(&[(0, 0)]), None);
+        assert_eq!(Incarnations::from_entries(&[(5, 1), (5, 2)]), None);
+        assert_eq!(Incarnations::from_entries(&[(5, 2), (6, 1)]), None);
+    }
+}

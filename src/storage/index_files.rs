@@ -1,0 +1,139 @@
+//! Indexes of rolled segments: written when a segment is rolled, read when a reader needs one,
+//! built again when the file is missing or not to be believed.
+
+use std::{io, sync::Arc};
+
+use millstream_protocol::Offset;
+
+use super::{
+    Log, ReadError,
+    format::{index::IndexV1, names, segment::SEGMENT_HEADER_SIZE},
+    limits::SCAN_READ_SIZE,
+    run::{self, Expected, RunEnd},
+    segments::{Index, Segment},
+    whole_file,
+};
+use crate::io::{Buffer, DiskFile, Io};
+
+impl<I: Io> Log<I> {
+    /// A rolled segment is all durable: gives back what was allocated ahead, and writes its index.
+    pub(super) async fn finish_segment(&self, base: Offset) {
+        let end = {
+            let state = self.state.borrow();
+            let rolled = state.appender.tail().is_some_and(|tail| tail.base > base);
+            match state.segments.0.get(&base) {
+                Some(segment) if rolled && segment.file_size > segment.end => segment.end,
+                _ => return,
+            }
+        };
+        // Neither is needed for anything to be right: a failure costs space or time.
+        let cut = match self.file(base).await {
+            Ok(file) => file.truncate(end).await,
+            Err(error) => Err(error),
+        };
+        if cut.is_ok()
+            && let Some(segment) = self.state.borrow_mut().segments.0.get_mut(&base)
+        {
+            segment.file_size = end;
+        }
+        let index = {
+            let state = self.state.borrow();
+            let segment = state.segments.0.get(&base);
+            segment.and_then(|segment| self.archived_index(segment))
+        };
+        if let Some(index) = index {
+            let path = names::index_path(&self.dir, base);
+            let _ = whole_file::write(&self.storage.io, &path, &index.encode()).await;
+        }
+    }
+
+    fn archived_index(&self, segment: &Segment) -> Option<IndexV1> {
+        Some(IndexV1 {
+            topic: *self.id.topic.0.as_bytes(),
+            partition: self.id.partition.0,
+            base: segment.base.0,
+            end: segment.end,
+            entries: segment.index.as_ref()?.0.clone(),
+        })
+    }
+
+    /// Has a segment's index in memory.
+    pub(super) async fn ensure_index(&self, base: Offset) -> Result<(), ReadError> {
+        let (end, generation) = {
+            let state = self.state.borrow();
+            match state.segments.0.get(&base) {
+                Some(segment) if segment.index.is_none() => (segment.end, state.reading.generation),
+                _ => return Ok(()),
+            }
+        };
+        let index = match self.read_index(base, end).await {
+            Some(index) => index,
+            None => self.build_index(base, end).await?,
+        };
+        let state = &mut *self.state.borrow_mut();
+        if state.reading.generation == generation
+            && let Some(segment) = state.segments.0.get_mut(&base)
+        {
+            segment.index = Some(index);
+        }
+        Ok(())
+    }
+
+    async fn read_index(&self, base: Offset, end: u64) -> Option<Index> {
+        let path = names::index_path(&self.dir, base);
+        let bytes = whole_file::read(&self.storage.io, &path).await.ok()?;
+        let index = IndexV1::decode(&bytes).ok()?;
+        let ours = index.topic == *self.id.topic.0.as_bytes()
+            && index.partition == self.id.partition.0
+            && index.base == base.0
+            && index.end == end;
+        let ascending = index
+            .entries
+            .windows(2)
+            .all(|pair| pair[0].offset < pair[1].offset && pair[0].position < pair[1].position);
+        (ours && ascending).then_some(Index(index.entries))
+    }
+
+    /// Reads the whole segment; what is damaged in it stays out, and its readers will be told.
+    async fn build_index(&self, base: Offset, end: u64) -> Result<Index, ReadError> {
+        let path = names::segment_path(&self.dir, base);
+        let failed = |error: io::Error| ReadError::Io {
+            path: path.clone(),
+            error: Arc::new(error),
+        };
+        let file = self.file(base).await.map_err(failed)?;
+        let mut segment = Segment::empty(base, end);
+        let (mut position, mut next, mut size) = (SEGMENT_HEADER_SIZE, base, SCAN_READ_SIZE);
+        while position < end {
+            let buffer = file.read_at(position, size).await.map_err(failed)?;
+            let (chunks, run_end) = {
+                let state = self.state.borrow();
+                let mut expected = Expected {
+                    id: self.id,
+                    incarnations: &state.incarnations,
+                    next,
+                };
+                run::parse(buffer.bytes(), &mut expected)
+            };
+            for chunk in &chunks {
+                segment.add(&chunk.placed(base, position));
+                next = chunk.next;
+            }
+            position = segment.end;
+            match run_end {
+                RunEnd::Needs(needed) if chunks.is_empty() && size < needed => size = needed,
+                RunEnd::Needs(_) if !chunks.is_empty() => size = SCAN_READ_SIZE,
+                RunEnd::Needs(_) | RunEnd::NoChunk(_) => break,
+            }
+        }
+        let index = segment.index.take().unwrap_or_default();
+        segment.index = Some(index.clone());
+        if segment.end == end
+            && let Some(archived) = self.archived_index(&segment)
+        {
+            let path = names::index_path(&self.dir, base);
+            let _ = whole_file::write(&self.storage.io, &path, &archived.encode()).await;
+        }
+        Ok(index)
+    }
+}

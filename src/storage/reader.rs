@@ -1,0 +1,399 @@
+//! Reads: from the tail in memory, from the cache, and from disk with read-ahead. What comes from
+//! disk is verified before anyone sees it, and shared through the cache.
+
+use std::{collections::BTreeMap, rc::Rc, sync::Arc};
+
+use millstream_protocol::Offset;
+
+use super::{
+    Log, ReadError, Slice,
+    format::{names, segment::SEGMENT_HEADER_SIZE},
+    limits::{ENOUGH_TO_RETURN, FIRST_READ_SIZE, MAX_READ_SIZE, MAX_READ_STREAMS},
+    run::{self, Expected, Run, RunEnd},
+    wait::Signal,
+};
+use crate::io::{BLOCK_SIZE, Buffer, Disk, DiskFile, Io, TaskClass};
+
+/// What a log remembers of its readers.
+#[derive(Default)]
+pub(super) struct Reading {
+    /// Readers that go through the log in order: the newest last.
+    streams: Vec<ReadStream>,
+    /// Reads under way, by segment and position.
+    loading: BTreeMap<(Offset, u64), Rc<Signal>>,
+    /// Rises with each truncation: what was read before it is not kept.
+    pub generation: u64,
+}
+
+impl Reading {
+    /// The log was truncated.
+    pub fn forget(&mut self) {
+        self.streams.clear();
+        self.generation += 1;
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct ReadStream {
+    /// Offset that comes next.
+    next: Offset,
+    segment: Offset,
+    position: u64,
+    /// Size of the last read.
+    window: usize,
+}
+
+/// A read to be done.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    /// Offset that is wanted.
+    at: Offset,
+    segment: Offset,
+    position: u64,
+    /// Offset of the chunk that begins at `position`.
+    base: Offset,
+    window: usize,
+    in_order: bool,
+}
+
+/// Segment, position in it, and the run that begins there.
+pub(super) type Located<I> = (Offset, u64, Rc<Run<<I as Disk>::Buffer>>);
+
+impl<I: Io> Log<I> {
+    pub(super) async fn read_batches(
+        &self,
+        from: Offset,
+        up_to: Offset,
+        max_bytes: usize,
+    ) -> Result<Vec<Slice<<I as Disk>::Buffer>>, ReadError> {
+        let mut slices = Vec::new();
+        let mut size = 0;
+        let mut at = from;
+        self.check_range(from)?;
+        while at < up_to.min(self.log_end()) && (slices.is_empty() || size < max_bytes) {
+            let run = match self.find_in_memory(at) {
+                Some(run) => {
+                    self.storage.count(|count| count.cache_hits += 1);
+                    run
+                }
+                None if size >= ENOUGH_TO_RETURN => break,
+                None => match self.load(at).await? {
+                    Some(run) => run,
+                    None => continue,
+                },
+            };
+            self.read_ahead(&run);
+            let up_to = up_to.min(self.log_end());
+            let (next, taken) = run.take(at, up_to, max_bytes.saturating_sub(size), &mut slices);
+            if taken == 0 {
+                break;
+            }
+            size += taken;
+            at = next;
+        }
+        Ok(slices)
+    }
+
+    fn check_range(&self, offset: Offset) -> Result<(), ReadError> {
+        let state = self.state.borrow();
+        let (log_start, log_end) = (state.log_start, state.appender.log_end());
+        if log_start <= offset && offset <= log_end {
+            return Ok(());
+        }
+        Err(ReadError::OutOfRange {
+            offset,
+            log_start,
+            log_end,
+        })
+    }
+
+    /// The run that holds `offset`, if no disk is needed for it.
+    fn find_in_memory(&self, offset: Offset) -> Option<Rc<Run<<I as Disk>::Buffer>>> {
+        let tail = self.state.borrow_mut().appender.find(offset);
+        if tail.is_some() {
+            // An open chunk was sealed for this reader perhaps, and can be written.
+            self.schedule();
+            return tail;
+        }
+        self.storage.cache.borrow_mut().find(self.key, offset)
+    }
+
+    /// Reads the run that holds `at` from disk. `None` if another reader did: look again.
+    async fn load(&self, at: Offset) -> Result<Option<Rc<Run<<I as Disk>::Buffer>>>, ReadError> {
+        let this = self.this();
+        self.in_task(
+            TaskClass::CatchUp,
+            async move { this.load_shared(at).await },
+        )
+        .await
+    }
+
+    async fn load_shared(
+        &self,
+        at: Offset,
+    ) -> Result<Option<Rc<Run<<I as Disk>::Buffer>>>, ReadError> {
+        let plan = self.plan(at).await?;
+        let key = (plan.segment, plan.position);
+        let other = self.state.borrow().reading.loading.get(&key).cloned();
+        if let Some(other) = other {
+            other.wait().await;
+            return Ok(None);
+        }
+        let done = Rc::new(Signal::default());
+        self.with_reading(|reading| reading.loading.insert(key, Rc::clone(&done)));
+        let result = self.load_run(plan).await.map(|(run, _)| run);
+        self.with_reading(|reading| reading.loading.remove(&key));
+        done.raise();
+        result.map(Some)
+    }
+
+    fn with_reading<T>(&self, change: impl FnOnce(&mut Reading) -> T) -> T {
+        change(&mut self.state.borrow_mut().reading)
+    }
+
+    async fn plan(&self, at: Offset) -> Result<Plan, ReadError> {
+        self.check_range(at)?;
+        let segment = self.segment_holding(at)?;
+        let stream = self.with_reading(|reading| {
+            let streams = &mut reading.streams;
+            let found = streams.iter().position(|stream| stream.next == at)?;
+            Some(streams.remove(found))
+        });
+        let window = stream.map_or(FIRST_READ_SIZE, |stream| {
+            MAX_READ_SIZE.min(stream.window * 2)
+        });
+        let in_order = stream.is_some();
+        let (base, position) = match stream {
+            Some(stream) if stream.segment == segment => (at, stream.position),
+            _ if at == segment => (at, SEGMENT_HEADER_SIZE),
+            _ => {
+                self.ensure_index(segment).await?;
+                let state = self.state.borrow();
+                let segment = state.segments.0.get(&segment).ok_or(ReadError::Closed)?;
+                segment.place_of(at)
+            }
+        };
+        Ok(Plan {
+            at,
+            segment,
+            position,
+            base,
+            window,
+            in_order,
+        })
+    }
+
+    fn segment_holding(&self, at: Offset) -> Result<Offset, ReadError> {
+        let state = self.state.borrow();
+        let segment = state.segments.holding(at);
+        segment.map(|segment| segment.base).ok_or(ReadError::Closed)
+    }
+
+    /// The run that holds `at`, read from disk, with its segment and its position there.
+    pub(super) async fn locate(&self, at: Offset) -> Result<Located<I>, ReadError> {
+        let plan = self.plan(at).await?;
+        let (run, position) = self.load_run(plan).await?;
+        Ok((plan.segment, position, run))
+    }
+
+    /// Reads forward from the planned position to the run that holds the wanted offset; gives the
+    /// run and where it begins.
+    async fn load_run(&self, plan: Plan) -> Result<(Rc<Run<<I as Disk>::Buffer>>, u64), ReadError> {
+        let generation = self.state.borrow().reading.generation;
+        let (mut position, mut base, mut size) = (plan.position, plan.base, plan.window);
+        loop {
+            let left = self.bytes_left(plan.segment, position);
+            let buffer = self
+                .read_segment(plan.segment, position, size.min(left))
+                .await?;
+            let (mut chunks, end, next) = {
+                let state = self.state.borrow();
+                let mut expected = Expected {
+                    id: self.id,
+                    incarnations: &state.incarnations,
+                    next: base,
+                };
+                let (chunks, end) = run::parse(buffer.bytes(), &mut expected);
+                (chunks, end, expected.next)
+            };
+            if next <= plan.at {
+                match end {
+                    RunEnd::Needs(needed) if chunks.is_empty() && size < needed && size < left => {
+                        size = needed;
+                        continue;
+                    }
+                    RunEnd::Needs(_) if !chunks.is_empty() => {
+                        position += chunks[chunks.len() - 1].end as u64;
+                        (base, size) = (next, plan.window);
+                        continue;
+                    }
+                    RunEnd::Needs(_) | RunEnd::NoChunk(_) => {
+                        let last = chunks.last().map_or(0, |chunk| chunk.end as u64);
+                        return Err(self.damaged(plan.segment, position + last, end));
+                    }
+                }
+            }
+            let limit = self.keep_below(plan.at);
+            chunks.retain(|chunk| chunk.base < chunk.next && chunk.base < limit);
+            let run = Rc::new(Run::new(buffer, chunks, plan.in_order));
+            if self.state.borrow().reading.generation == generation {
+                self.remember(&plan, position, &run);
+            }
+            return Ok((run, position));
+        }
+    }
+
+    /// What lies beyond is in memory already, or may still change.
+    fn keep_below(&self, at: Offset) -> Offset {
+        let durable = self.durable_end();
+        let after = Offset(at.0 + 1);
+        let cached = self.storage.cache.borrow().next_base(self.key, after);
+        cached
+            .map_or(durable, |cached| cached.min(durable))
+            .max(after)
+    }
+
+    fn remember(&self, plan: &Plan, position: u64, run: &Rc<Run<<I as Disk>::Buffer>>) {
+        let end = run.chunks[run.chunks.len() - 1].end as u64;
+        let stream = ReadStream {
+            next: run.next(),
+            segment: plan.segment,
+            position: position + end,
+            window: plan.window,
+        };
+        self.with_reading(|reading| {
+            if reading.streams.len() >= MAX_READ_STREAMS {
+                reading.streams.remove(0);
+            }
+            reading.streams.push(stream);
+        });
+        let mut cache = self.storage.cache.borrow_mut();
+        cache.insert(self.key, Rc::clone(run));
+    }
+
+    /// Bytes from `position` to the end of the segment, in whole blocks, at least one.
+    fn bytes_left(&self, segment: Offset, position: u64) -> usize {
+        let state = self.state.borrow();
+        let end = state
+            .segments
+            .0
+            .get(&segment)
+            .map_or(0, |segment| segment.end);
+        let left = usize::try_from(end.saturating_sub(position)).unwrap_or(usize::MAX);
+        left.max(BLOCK_SIZE)
+    }
+
+    async fn read_segment(
+        &self,
+        segment: Offset,
+        position: u64,
+        size: usize,
+    ) -> Result<<I as Disk>::Buffer, ReadError> {
+        let read = match self.file(segment).await {
+            Ok(file) => file.read_at(position, size).await,
+            Err(error) => Err(error),
+        };
+        let buffer = read.map_err(|error| ReadError::Io {
+            path: names::segment_path(&self.dir, segment),
+            error: Arc::new(error),
+        })?;
+        self.storage.count(|count| {
+            count.cache_misses += 1;
+            count.read_bytes += buffer.bytes().len() as u64;
+        });
+        Ok(buffer)
+    }
+
+    fn damaged(&self, segment: Offset, position: u64, end: RunEnd) -> ReadError {
+        ReadError::Damaged {
+            path: names::segment_path(&self.dir, segment),
+            position,
+            reason: match end {
+                RunEnd::Needs(_) => "the segment ends before the offset".to_owned(),
+                RunEnd::NoChunk(reason) => reason.to_string(),
+            },
+        }
+    }
+
+    /// A reader that goes in order took the first bytes of a run: read the next one meanwhile.
+    fn read_ahead(&self, run: &Rc<Run<<I as Disk>::Buffer>>) {
+        if !run.read_ahead.replace(false) {
+            return;
+        }
+        let next = run.next();
+        if next >= self.durable_end() || self.find_in_memory(next).is_some() {
+            return;
+        }
+        let this = self.this();
+        self.storage.io.spawn(TaskClass::CatchUp, async move {
+            // Only an attempt: the reader itself meets the error when it gets there.
+            let _ = this.load_shared(next).await;
+        });
+    }
+
+    pub(super) async fn find_batch_by_time(
+        &self,
+        timestamp_ms: i64,
+    ) -> Result<Option<(Offset, i64)>, ReadError> {
+        let mut at = self.log_start();
+        while at < self.log_end() {
+            at = at.max(self.log_start());
+            let Some(from) = self.skip_by_time(at, timestamp_ms).await? else {
+                return Ok(None);
+            };
+            at = from;
+            let run = match self.find_in_memory(at) {
+                Some(run) => run,
+                None => match self.load(at).await? {
+                    Some(run) => run,
+                    None => continue,
+                },
+            };
+            for chunk in run.chunks.iter().filter(|chunk| chunk.next > at) {
+                let payload = &run.buffer.bytes()[chunk.payload.clone()];
+                let mut batches = run::batches(payload).map(|(header, _)| header);
+                let found = batches.find(|header| {
+                    header.next_offset() > at
+                        && header.next_offset() <= chunk.next
+                        && header.max_timestamp_ms >= timestamp_ms
+                });
+                if let Some(header) = found {
+                    return Ok(Some((header.base_offset, header.max_timestamp_ms)));
+                }
+            }
+            at = run.next();
+        }
+        Ok(None)
+    }
+
+    /// The first offset from `at` on that an index does not rule out; `None` beyond the end.
+    async fn skip_by_time(
+        &self,
+        mut at: Offset,
+        timestamp_ms: i64,
+    ) -> Result<Option<Offset>, ReadError> {
+        loop {
+            let segment = {
+                let state = self.state.borrow();
+                match state.segments.holding(at) {
+                    Some(segment) if segment.next <= at => return Ok(Some(at)),
+                    Some(segment) if segment.max_timestamp_ms < timestamp_ms => {
+                        at = segment.next;
+                        if at >= state.appender.log_end() {
+                            return Ok(None);
+                        }
+                        continue;
+                    }
+                    Some(segment) => segment.base,
+                    None => return Ok(Some(at)),
+                }
+            };
+            self.ensure_index(segment).await?;
+            let state = self.state.borrow();
+            let segment = state.segments.0.get(&segment).ok_or(ReadError::Closed)?;
+            let index = segment.index.as_ref();
+            let entry = index.and_then(|index| index.find_time(timestamp_ms));
+            return Ok(Some(entry.map_or(at, |entry| at.max(Offset(entry.offset)))));
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Opening a log after whatever happened to it: find the newest checkpoint, read on from there, and
+//! tell a torn tail, which is cut, from damage to acknowledged data, which never is.
+//!
+//! | what follows the last good chunk | means |
+//! |---|---|
+//! | zeros, or the end of the file | a clean end |
+//! | the next segment begins at that offset | go on there |
+//! | the checkpoint, or any later chunk of this life, says more was durable | damage: read-only |
+//! | anything else | a torn tail: a new life begins, durably, then the rest is cut |
+//!
+//! What was read is flushed before it counts as durable: the last process may have died between its
+//! write and its flush. Running a recovery again on what it left finds the same log.
+
+mod scan;
+mod search;
+mod start;
+mod tail;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use millstream_protocol::{LeaderEpoch, Offset, TopicPartition};
+
+use self::{scan::Scan, start::Start};
+use super::{
+    Damage, LogError, LogOptions, Recovered, RecoveryObserver, ShardStorage,
+    appender::{Appender, Position, TailSegment},
+    format::checkpoint::PositionV1,
+    incarnations::Incarnations,
+    log::State,
+    reader::Reading,
+    segments::Segments,
+};
+use crate::io::{Buffer, Io, Monotonic};
+
+/// What a recovery found, for the log to go on with.
+pub(super) struct Found {
+    pub recovered: Recovered,
+    /// Where the log goes on.
+    end: Position,
+    tail: Option<TailSegment>,
+    segments: Segments,
+    incarnations: Incarnations,
+    epochs: Vec<(LeaderEpoch, Offset)>,
+    checkpoint_position: PositionV1,
+    checkpoint_sequence: u64,
+    /// Durable end that some chunk or checkpoint names.
+    marked: Offset,
+    clean: bool,
+    scanned_bytes: u64,
+    dir_ready: bool,
+}
+
+impl Found {
+    pub fn into_state<B: Buffer>(self, id: TopicPartition, options: LogOptions) -> State<B> {
+        let incarnation = self.incarnations.current();
+        State {
+            options,
+            log_start: self.recovered.log_start,
+            appender: Appender::new(id, incarnation, self.end, self.marked, self.tail),
+            segments: self.segments,
+            incarnations: self.incarnations,
+            epochs: self.epochs,
+            failed: None,
+            damage: self.recovered.damage,
+            closing: false,
+            disk_full: None,
+            dir_ready: self.dir_ready,
+            persisted: self.end.next,
+            flush_due: false,
+            flush_through: Offset::ZERO,
+            flush_timer: false,
+            seal_timer: false,
+            last_append: Monotonic::default(),
+            appended_since_checkpoint: self.scanned_bytes,
+            checkpoint_wanted: false,
+            checkpoint_position: self.checkpoint_position,
+            checkpoint_sequence: self.checkpoint_sequence,
+            clean: self.clean,
+            next_ticket: 0,
+            reading: Reading::default(),
+        }
+    }
+}
+
+/// One recovery.
+struct Recovery<'a, I: Io> {
+    io: &'a I,
+    storage: &'a ShardStorage<I>,
+    id: TopicPartition,
+    dir: &'a Path,
+    /// Base offsets of the segment files there are, ascending.
+    listed: Vec<Offset>,
+}
+
+/// Recovers the log in `dir`.
+pub(super) async fn recover<I: Io>(
+    storage: &ShardStorage<I>,
+    id: TopicPartition,
+    dir: &Path,
+    observer: &mut dyn RecoveryObserver,
+) -> Result<Found, LogError> {
+    let Some(listing) = start::list(&storage.io, dir).await? else {
+        return Ok(empty());
+    };
+    let recovery = Recovery {
+        io: &storage.io,
+        storage,
+        id,
+        dir,
+        listed: listing.segments.clone(),
+    };
+    let start = recovery.start(&listing).await?;
+    if start.damage.is_none() && start.is_blank() && recovery.listed.is_empty() {
+        return Ok(Found {
+            dir_ready: true,
+            ..empty()
+        });
+    }
+    if let Some(damage) = start.damage.clone() {
+        // What cannot even be started from is left exactly as it is.
+        feed_snapshot(&start, observer);
+        return Ok(recovery.found(Scan::nothing(start), Some(damage)));
+    }
+    let start = if feed_snapshot(&start, observer) {
+        start
+    } else {
+        let whole = recovery.whole(start);
+        feed_snapshot(&whole, observer);
+        whole
+    };
+    let scan = recovery.scan(start, observer).await?;
+    recovery.conclude(scan).await
+}
+
+/// A log without files.
+fn empty() -> Found {
+    let end = Position {
+        segment: Offset::ZERO,
+        position: super::format::segment::SEGMENT_HEADER_SIZE,
+        next: Offset::ZERO,
+    };
+    Found {
+        recovered: Recovered {
+            log_start: Offset::ZERO,
+            log_end: Offset::ZERO,
+            epochs: Vec::new(),
+            damage: None,
+            report: None,
+        },
+        end,
+        tail: None,
+        segments: Segments::default(),
+        incarnations: Incarnations::first(Offset::ZERO),
+        epochs: Vec::new(),
+        checkpoint_position: end.into(),
+        checkpoint_sequence: super::checkpoints::NO_CHECKPOINT,
+        marked: Offset::ZERO,
+        clean: false,
+        scanned_bytes: 0,
+        dir_ready: false,
+    }
+}
+
+/// False if the observer cannot use the snapshot.
+fn feed_snapshot(start: &Start, observer: &mut dyn RecoveryObserver) -> bool {
+    let empty = start.snapshot.is_none();
+    let bytes = start.snapshot.as_deref().unwrap_or_default();
+    // An empty one means that there is none, which every observer can start from.
+    observer.snapshot(bytes).is_ok() || empty
+}
+
+impl<I: Io> Recovery<'_, I> {
+    /// What the log goes on with.
+    fn found(&self, scan: Scan, damage: Option<Damage>) -> Found {
+        let start = scan.start;
+        let end = Position {
+            // Nothing below the log's start is ever read, damaged or not.
+            next: scan.end.next.max(start.log_start),
+            ..scan.end
+        };
+        let last = scan.segments.last();
+        let tail = last.map(|segment| TailSegment {
+            base: segment.base,
+            position: segment.end,
+            allocated: segment.file_size,
+            first_append_ms: segment.first_append_ms,
+        });
+        Found {
+            recovered: Recovered {
+                log_start: start.log_start,
+                log_end: end.next,
+                epochs: scan.epochs.clone(),
+                damage,
+                report: None,
+            },
+            end,
+            tail,
+            segments: scan.segments,
+            incarnations: start.incarnations,
+            epochs: scan.epochs,
+            checkpoint_position: start.checkpoint_position,
+            checkpoint_sequence: start.sequence,
+            marked: scan.marked,
+            clean: start.clean && scan.chunk_count == 0,
+            scanned_bytes: scan.bytes,
+            dir_ready: true,
+        }
+    }
+}
+
+/// Something could not be done that changes nothing.
+fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LogError {
+    let path: PathBuf = path.to_owned();
+    move |error| LogError::Io {
+        operation,
+        path,
+        error: Arc::new(error),
+    }
+}

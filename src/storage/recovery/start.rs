@@ -1,0 +1,262 @@
+//! Where a recovery starts: what files there are, and what the newest valid checkpoint says.
+
+use std::{io, path::Path};
+
+use millstream_protocol::{LeaderEpoch, Offset};
+
+use super::{Recovery, failed};
+use crate::{
+    io::{Disk, DiskFile, Io, OpenMode},
+    storage::{
+        Damage, LogError,
+        appender::Position,
+        checkpoints::NO_CHECKPOINT,
+        format::{
+            checkpoint::{CheckpointV1, PositionV1},
+            envelope::NotAnEnvelope,
+            names::{self, FileKind},
+            segment::SEGMENT_HEADER_SIZE,
+        },
+        incarnations::Incarnations,
+        segments::{Index, Segment, Segments},
+        whole_file,
+    },
+};
+
+/// The files of a partition.
+pub(super) struct Listing {
+    pub segments: Vec<Offset>,
+    pub slots: [bool; 2],
+}
+
+/// Lists a partition's directory; `None` if there is none.
+pub(super) async fn list<D: Disk>(disk: &D, dir: &Path) -> Result<Option<Listing>, LogError> {
+    let paths = match disk.read_dir(dir).await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        paths => paths.map_err(failed("listing", dir))?,
+    };
+    let mut listing = Listing {
+        segments: Vec::new(),
+        slots: [false; 2],
+    };
+    for kind in paths.iter().filter_map(|path| names::file_kind(path)) {
+        match kind {
+            FileKind::Segment(base) => listing.segments.push(base),
+            FileKind::Checkpoint(slot) => listing.slots[slot] = true,
+            FileKind::Index(_) => {}
+        }
+    }
+    listing.segments.sort_unstable();
+    Ok(Some(listing))
+}
+
+/// What is known before a chunk is read.
+pub(super) struct Start {
+    pub log_start: Offset,
+    /// Everything below was durable, whatever is found.
+    pub floor: Offset,
+    /// Where to read from.
+    pub from: Position,
+    pub incarnations: Incarnations,
+    pub epochs: Vec<(LeaderEpoch, Offset)>,
+    /// The segments up to where reading starts.
+    pub segments: Segments,
+    pub snapshot: Option<Vec<u8>>,
+    pub checkpoint: Option<CheckpointV1>,
+    pub checkpoint_position: PositionV1,
+    pub sequence: u64,
+    pub clean: bool,
+    /// Durable end that the checkpoint names.
+    pub marked: Offset,
+    /// There is no believing what is there.
+    pub damage: Option<Damage>,
+}
+
+impl Start {
+    /// Without a checkpoint: all there is, from the first segment on.
+    fn origin(first: Offset) -> Self {
+        let from = Position {
+            segment: first,
+            position: SEGMENT_HEADER_SIZE,
+            next: first,
+        };
+        Self {
+            log_start: first,
+            floor: first,
+            from,
+            incarnations: Incarnations::first(first),
+            epochs: Vec::new(),
+            segments: Segments::default(),
+            snapshot: None,
+            checkpoint: None,
+            checkpoint_position: from.into(),
+            sequence: NO_CHECKPOINT,
+            clean: false,
+            marked: Offset::ZERO,
+            damage: None,
+        }
+    }
+
+    /// There is no checkpoint.
+    pub fn is_blank(&self) -> bool {
+        self.checkpoint.is_none()
+    }
+}
+
+impl<I: Io> Recovery<'_, I> {
+    pub(super) async fn start(&self, listing: &Listing) -> Result<Start, LogError> {
+        let mut newest: Option<(u64, CheckpointV1)> = None;
+        for slot in 0..2 {
+            if listing.slots[slot]
+                && let Some(found) = self.read_slot(slot).await?
+                && newest
+                    .as_ref()
+                    .is_none_or(|(sequence, _)| *sequence < found.0)
+            {
+                newest = Some(found);
+            }
+        }
+        let first = listing.segments.first().copied().unwrap_or_default();
+        match newest {
+            Some((sequence, checkpoint)) => self.restore(sequence, checkpoint).await,
+            None if listing.slots[1] => {
+                // The second slot is begun when the first is durable: no crash spoils both.
+                let mut start = Start::origin(first);
+                let path = names::checkpoint_path(self.dir, 1);
+                start.damage = Some(damage(first, &path, "neither checkpoint can be read"));
+                Ok(start)
+            }
+            None => Ok(Start::origin(first)),
+        }
+    }
+
+    /// A valid slot of this partition, or nothing.
+    async fn read_slot(&self, slot: usize) -> Result<Option<(u64, CheckpointV1)>, LogError> {
+        let path = names::checkpoint_path(self.dir, slot);
+        let bytes = whole_file::read(self.io, &path).await;
+        let bytes = bytes.map_err(failed("reading", &path))?;
+        match CheckpointV1::decode(&bytes) {
+            Ok((sequence, checkpoint)) => {
+                let ours = checkpoint.topic == *self.id.topic.0.as_bytes()
+                    && checkpoint.partition == self.id.partition.0
+                    && sequence > NO_CHECKPOINT
+                    && Incarnations::from_entries(&checkpoint.incarnations).is_some();
+                Ok(ours.then_some((sequence, checkpoint)))
+            }
+            Err(NotAnEnvelope::Damaged) => Ok(None),
+            Err(NotAnEnvelope::Version(version)) => Err(LogError::NewerFormat { path, version }),
+        }
+    }
+
+    async fn restore(&self, sequence: u64, checkpoint: CheckpointV1) -> Result<Start, LogError> {
+        let from = Position::from(checkpoint.position);
+        let incarnations = Incarnations::from_entries(&checkpoint.incarnations)
+            .expect("checked when the slot was read");
+        let log_start = Offset(checkpoint.log_start);
+        let flushed = Offset(checkpoint.flushed);
+        let epochs = checkpoint.epochs.iter();
+        let epochs = epochs.map(|(epoch, start)| (LeaderEpoch(*epoch), Offset(*start)));
+        let floor = [flushed, from.next, incarnations.current_start(), log_start];
+        let mut start = Start {
+            log_start,
+            floor: floor.into_iter().max().expect("an array of four"),
+            from,
+            epochs: epochs.collect(),
+            segments: Segments::default(),
+            snapshot: checkpoint.snapshot.clone(),
+            checkpoint_position: checkpoint.position,
+            sequence,
+            clean: checkpoint.clean,
+            marked: flushed,
+            damage: None,
+            incarnations,
+            checkpoint: None,
+        };
+        for summary in &checkpoint.rolled {
+            let base = Offset(summary.base);
+            let segment = |size| Segment::restored(summary, size, None);
+            if !self
+                .restore_segment(&mut start, base, summary.end, segment)
+                .await?
+            {
+                return Ok(start);
+            }
+        }
+        let at_its_start = from.position <= SEGMENT_HEADER_SIZE;
+        if !at_its_start || self.listed.contains(&from.segment) {
+            let index = Some(Index(checkpoint.index.clone()));
+            let segment = |size| Segment::restored(&checkpoint.active, size, index);
+            let needed = if at_its_start { 0 } else { from.position };
+            let restored = self.restore_segment(&mut start, from.segment, needed, segment);
+            if !restored.await? {
+                return Ok(start);
+            }
+        }
+        start.checkpoint = Some(checkpoint);
+        Ok(start)
+    }
+
+    /// Adds a segment that the checkpoint names, if its file is there and long enough; else that is
+    /// damage, and false.
+    async fn restore_segment(
+        &self,
+        start: &mut Start,
+        base: Offset,
+        needed: u64,
+        segment: impl FnOnce(u64) -> Segment,
+    ) -> Result<bool, LogError> {
+        let path = names::segment_path(self.dir, base);
+        let size = if self.listed.contains(&base) {
+            self.file_size(&path).await?
+        } else {
+            0
+        };
+        if size < needed || !self.listed.contains(&base) {
+            let reason = "the file is shorter than its last checkpoint says, or missing";
+            start.damage = Some(damage(base, &path, reason));
+            start.from = Position {
+                segment: base,
+                position: SEGMENT_HEADER_SIZE,
+                next: base,
+            };
+            return Ok(false);
+        }
+        start.segments.0.insert(base, segment(size));
+        Ok(true)
+    }
+
+    pub(super) async fn file_size(&self, path: &Path) -> Result<u64, LogError> {
+        let opened = self.io.open(path, OpenMode::Read).await;
+        let file = opened.map_err(failed("opening", path))?;
+        let size = file.size().await.map_err(failed("measuring", path))?;
+        file.close().await.map_err(failed("closing", path))?;
+        Ok(size)
+    }
+
+    /// The same, but read from the first segment on: for a snapshot that cannot be used.
+    pub(super) fn whole(&self, start: Start) -> Start {
+        let first = start.segments.0.keys().next().copied();
+        let first = first.unwrap_or(start.from.segment);
+        Start {
+            from: Position {
+                segment: first,
+                position: SEGMENT_HEADER_SIZE,
+                next: first,
+            },
+            epochs: Vec::new(),
+            segments: Segments::default(),
+            snapshot: None,
+            clean: false,
+            ..start
+        }
+    }
+}
+
+fn damage(below: Offset, path: &Path, reason: &str) -> Damage {
+    Damage {
+        below,
+        path: path.to_owned(),
+        position: 0,
+        reason: reason.to_owned(),
+    }
+}

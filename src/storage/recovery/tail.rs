@@ -1,0 +1,182 @@
+//! The verdict on the end of a log, and what is done about it.
+
+use millstream_protocol::Offset;
+
+use super::{
+    Found, Recovery, failed,
+    scan::{Scan, Stop},
+    search::Beyond,
+};
+use crate::{
+    io::{DiskFile, Io, OpenMode},
+    storage::{
+        Damage, LogError,
+        checkpoints::{NO_CHECKPOINT, remove_segment_files, write_slot},
+        format::{checkpoint::CheckpointV1, names, segment::SEGMENT_HEADER_SIZE},
+        segments::Segment,
+    },
+};
+
+impl<I: Io> Recovery<'_, I> {
+    pub(super) async fn conclude(&self, mut scan: Scan) -> Result<Found, LogError> {
+        let beyond = self.search(&scan).await?;
+        if let Some(damage) = self.judge(&scan, &beyond) {
+            return Ok(self.found(scan, Some(damage)));
+        }
+        self.make_durable(&scan).await?;
+        self.remove_leftovers(&scan).await?;
+        let mut report = self.report(&scan);
+        if beyond.dirty || scan.stop == Stop::NoSegment && self.listed.contains(&scan.end.segment) {
+            self.cut(&mut scan).await?;
+            let end = scan.end.next;
+            report = Some(match report {
+                Some(report) => format!("{report}, cut a torn tail at offset {end}"),
+                None => format!("cut a torn tail at offset {end}"),
+            });
+        }
+        let mut found = self.found(scan, None);
+        found.recovered.report = report;
+        Ok(found)
+    }
+
+    /// Was more durable once than is good now?
+    fn judge(&self, scan: &Scan, beyond: &Beyond) -> Option<Damage> {
+        let below = scan.end.next;
+        let what = match scan.stop {
+            Stop::NoSegment => "the segment has no valid first block".to_owned(),
+            Stop::EndOfFile => "the segment ends there".to_owned(),
+            Stop::Chunk(reason) => reason.to_string(),
+        };
+        let proof = if below < scan.start.floor {
+            format!(
+                "the last checkpoint names offset {} as durable",
+                scan.start.floor
+            )
+        } else {
+            let (flushed, segment, position) = beyond.proof?;
+            format!(
+                "a later chunk, at position {position} of segment {segment}, names offset \
+                 {flushed} as durable"
+            )
+        };
+        Some(Damage {
+            below,
+            path: names::segment_path(self.dir, scan.end.segment),
+            position: scan.end.position,
+            reason: format!("{what}, but {proof}"),
+        })
+    }
+
+    /// Flushes what was read, and its names: the last process may not have come to it.
+    async fn make_durable(&self, scan: &Scan) -> Result<(), LogError> {
+        if scan.start.clean && scan.chunk_count == 0 {
+            return Ok(());
+        }
+        for base in &scan.visited {
+            let path = names::segment_path(self.dir, *base);
+            let opened = self.io.open(&path, OpenMode::Write).await;
+            let file = opened.map_err(failed("opening", &path))?;
+            file.sync_data().await.map_err(failed("flushing", &path))?;
+        }
+        let mut dir = Some(self.dir);
+        while let Some(path) = dir {
+            let synced = self.io.sync_dir(path).await;
+            synced.map_err(failed("flushing", path))?;
+            // With a checkpoint the names above are durable already.
+            let done = scan.start.checkpoint.is_some() || path == self.storage.config.data_dir;
+            dir = path.parent().filter(|_| !done);
+        }
+        Ok(())
+    }
+
+    /// Segments below the first one were about to be removed when the last process ended.
+    async fn remove_leftovers(&self, scan: &Scan) -> Result<(), LogError> {
+        let first = scan.segments.0.keys().next().copied();
+        let first = first.unwrap_or(scan.end.segment);
+        for base in self.listed.iter().filter(|base| **base < first) {
+            let removed = remove_segment_files(self.io, self.dir, *base).await;
+            removed.map_err(failed("removing", &names::segment_path(self.dir, *base)))?;
+        }
+        Ok(())
+    }
+
+    /// Begins a new life at the end, durably; only then is anything cut.
+    async fn cut(&self, scan: &mut Scan) -> Result<(), LogError> {
+        let end = scan.end;
+        scan.start.incarnations.begin(end.next);
+        let mut checkpoint = match scan.start.checkpoint.take() {
+            Some(checkpoint) => checkpoint,
+            None => self.origin(scan),
+        };
+        checkpoint.clean = false;
+        checkpoint.flushed = end.next.0;
+        checkpoint.incarnations = scan.start.incarnations.entries();
+        for _ in 0..2 {
+            let sequence = scan.start.sequence + 1;
+            let written = write_slot(self.io, self.dir, &checkpoint, sequence).await;
+            written.map_err(failed("writing the checkpoint", self.dir))?;
+            scan.start.sequence = sequence;
+        }
+        scan.start.checkpoint_position = checkpoint.position;
+        scan.start.clean = false;
+        self.cut_files(scan).await
+    }
+
+    async fn cut_files(&self, scan: &mut Scan) -> Result<(), LogError> {
+        let end = scan.end;
+        let keeps = scan.segments.0.contains_key(&end.segment) && scan.stop != Stop::NoSegment;
+        let beyond = self
+            .listed
+            .iter()
+            .filter(|base| **base > end.segment || **base == end.segment && !keeps);
+        for base in beyond {
+            let removed = remove_segment_files(self.io, self.dir, *base).await;
+            removed.map_err(failed("removing", &names::segment_path(self.dir, *base)))?;
+        }
+        if keeps {
+            let path = names::segment_path(self.dir, end.segment);
+            let opened = self.io.open(&path, OpenMode::Write).await;
+            let file = opened.map_err(failed("opening", &path))?;
+            let cut = file.truncate(end.position).await;
+            cut.map_err(failed("truncating", &path))?;
+            file.sync_data().await.map_err(failed("flushing", &path))?;
+            let segment = scan.segments.0.get_mut(&end.segment);
+            segment.expect("a segment that was read").file_size = end.position;
+        } else {
+            scan.segments.0.remove(&end.segment);
+        }
+        let synced = self.io.sync_dir(self.dir).await;
+        synced.map_err(failed("flushing", self.dir))
+    }
+
+    /// A checkpoint from which the whole log is read.
+    fn origin(&self, scan: &Scan) -> CheckpointV1 {
+        let from = scan.start.from;
+        debug_assert_eq!(scan.start.sequence, NO_CHECKPOINT);
+        CheckpointV1 {
+            topic: *self.id.topic.0.as_bytes(),
+            partition: self.id.partition.0,
+            log_start: scan.start.log_start.0,
+            position: crate::storage::appender::Position {
+                position: SEGMENT_HEADER_SIZE,
+                ..from
+            }
+            .into(),
+            active: Segment::empty(from.segment, 0).summary(),
+            ..CheckpointV1::default()
+        }
+    }
+
+    fn report(&self, scan: &Scan) -> Option<String> {
+        if scan.chunk_count == 0 || scan.start.clean && scan.record_count == 0 {
+            return None;
+        }
+        let first: Offset = scan.start.from.next;
+        Some(format!(
+            "{}: verified {} records ({} KiB) from offset {first} on",
+            self.id,
+            scan.record_count,
+            scan.bytes / 1024,
+        ))
+    }
+}

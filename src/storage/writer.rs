@@ -1,0 +1,401 @@
+//! Does what the appender decides: each write, flush and preparation in a task of its own, each
+//! completion followed by another look at what comes next.
+
+use std::{collections::BTreeSet, io, path::Path, rc::Rc, sync::Arc, time::Duration};
+
+use millstream_protocol::Offset;
+
+use super::{
+    Durability, Log, LogError,
+    appender::Step,
+    format::{names, segment::SegmentHeader},
+    limits::{
+        BUFFERED_FLUSH_MS, CHECKPOINT_INTERVAL, DISK_FULL_RETRY_MS, MAX_ALLOCATION, SEAL_AFTER_MS,
+    },
+    run::Run,
+    segments::Segment,
+};
+use crate::io::{BLOCK_SIZE, Buffer, Disk, DiskFile, Io, OpenMode, TaskClass};
+
+impl<I: Io> Log<I> {
+    /// Has the writer look for work soon, once for all appends that come until then.
+    pub(super) fn schedule(&self) {
+        if self.scheduled.replace(true) {
+            return;
+        }
+        let this = self.this();
+        self.storage.io.spawn(TaskClass::Foreground, async move {
+            this.scheduled.set(false);
+            this.pump();
+        });
+    }
+
+    /// Starts all there is to do, and tells the listener how far things are.
+    pub(super) fn pump(&self) {
+        while let Some(step) = self.next_step() {
+            self.start(step);
+        }
+        self.start_timers();
+        self.notify();
+        self.changed.raise();
+    }
+
+    fn next_step(&self) -> Option<Step<<I as Disk>::Buffer>> {
+        let state = &mut *self.state.borrow_mut();
+        if state.failed.is_some() {
+            return None;
+        }
+        let durable = state.appender.durable().next;
+        let flush = state.options.durability == Durability::Flushed
+            || state.flush_due
+            || durable < state.flush_through;
+        let now_ms = self.storage.io.wall_ms();
+        let step = state.appender.next_step(&state.options, now_ms, flush)?;
+        for placed in state.appender.take_placed() {
+            state.segments.placed(&placed);
+        }
+        if let Step::Flush { .. } = step {
+            state.flush_due = false;
+        }
+        Some(step)
+    }
+
+    fn start(&self, step: Step<<I as Disk>::Buffer>) {
+        let this = self.this();
+        self.running.set(self.running.get() + 1);
+        self.storage.io.spawn(TaskClass::Foreground, async move {
+            match step {
+                Step::Write {
+                    number,
+                    segment,
+                    position,
+                    run,
+                } => this.write(number, segment, position, run).await,
+                Step::Flush { segments } => this.flush(segments).await,
+                Step::Create { base, size } => this.create(base, size).await,
+                Step::Allocate { segment, size } => this.allocate(segment, size).await,
+            }
+            this.running.set(this.running.get() - 1);
+            this.changed.raise();
+        });
+    }
+
+    async fn write(
+        &self,
+        number: u64,
+        segment: Offset,
+        position: u64,
+        run: Rc<Run<<I as Disk>::Buffer>>,
+    ) {
+        if run.next() > run.base() {
+            let mut cache = self.storage.cache.borrow_mut();
+            cache.insert(self.key, Rc::clone(&run));
+        }
+        let buffer = Rc::clone(&run.buffer);
+        let size = buffer.bytes().len() as u64;
+        let written = match self.file(segment).await {
+            Ok(file) => file.write_at(buffer, position).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = written {
+            return self.fail("writing", &names::segment_path(&self.dir, segment), error);
+        }
+        self.storage.count(|count| {
+            count.chunks_written += 1;
+            count.written_bytes += size;
+        });
+        if self.state.borrow().failed.is_some() {
+            return;
+        }
+        self.state.borrow_mut().appender.written(number);
+        self.pump();
+    }
+
+    async fn flush(&self, segments: BTreeSet<Offset>) {
+        for segment in &segments {
+            let flushed = match self.file(*segment).await {
+                Ok(file) => file.sync_data().await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = flushed {
+                return self.fail("flushing", &names::segment_path(&self.dir, *segment), error);
+            }
+            self.storage.count(|count| count.flushes += 1);
+        }
+        if self.state.borrow().failed.is_some() {
+            return;
+        }
+        let progress = self.state.borrow_mut().appender.flushed();
+        self.storage.free_room(progress.payload_size);
+        self.finish_rolled(&segments);
+        self.pump();
+    }
+
+    /// Segments that nothing will be written to any more give back what was allocated ahead, and
+    /// get their index file.
+    fn finish_rolled(&self, segments: &BTreeSet<Offset>) {
+        let state = self.state.borrow();
+        let Some(tail) = state.appender.tail() else {
+            return;
+        };
+        let in_use = state.appender.segments_in_use();
+        let done = |base: &&Offset| **base < tail.base && !in_use.contains(base);
+        for base in segments.iter().filter(done) {
+            let (this, base) = (self.this(), *base);
+            self.storage.io.spawn(TaskClass::Background, async move {
+                this.finish_segment(base).await;
+            });
+        }
+    }
+
+    /// Makes a segment, durably: its name before anything in it is acknowledged.
+    async fn create(&self, base: Offset, size: u64) {
+        let path = names::segment_path(&self.dir, base);
+        let made = self.retry_when_full(&path, async || self.make_segment(base, size).await);
+        match made.await {
+            Ok(true) => {
+                let state = &mut *self.state.borrow_mut();
+                state.appender.created(base, size);
+                let segment = Segment::empty(base, size);
+                let others = !state.segments.0.is_empty();
+                state.segments.0.insert(base, segment);
+                state.checkpoint_wanted |= others;
+            }
+            Ok(false) => self.state.borrow_mut().appender.refused(),
+            Err(error) => return self.fail("creating", &path, error),
+        }
+        self.pump();
+    }
+
+    async fn make_segment(&self, base: Offset, size: u64) -> io::Result<()> {
+        let io = &self.storage.io;
+        let dir_ready = self.state.borrow().dir_ready;
+        if !dir_ready {
+            io.create_dir_all(&self.dir).await?;
+        }
+        let path = names::segment_path(&self.dir, base);
+        let file = match io.open(&path, OpenMode::CreateNew).await {
+            // Left by an attempt that was refused half-way; recovery leaves no other.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let file = io.open(&path, OpenMode::Write).await?;
+                file.truncate(0).await?;
+                file
+            }
+            opened => opened?,
+        };
+        file.allocate(size).await?;
+        let header = SegmentHeader {
+            id: self.id,
+            base,
+            created_ms: io.wall_ms(),
+        };
+        let mut block = io.buffer(BLOCK_SIZE);
+        header.encode(block.bytes_mut());
+        file.write_at(Rc::new(block), 0).await?;
+        io.sync_dir(&self.dir).await?;
+        if !dir_ready {
+            self.sync_parents().await?;
+            self.state.borrow_mut().dir_ready = true;
+        }
+        let mut files = self.storage.files.borrow_mut();
+        files.insert(self.key, base, file);
+        Ok(())
+    }
+
+    /// Makes the partition's own name durable, and those of the directories above it.
+    pub(super) async fn sync_parents(&self) -> io::Result<()> {
+        let mut dir = self.dir.as_path();
+        while let Some(parent) = dir.parent() {
+            self.storage.io.sync_dir(parent).await?;
+            if parent == self.storage.config.data_dir {
+                break;
+            }
+            dir = parent;
+        }
+        Ok(())
+    }
+
+    async fn allocate(&self, segment: Offset, size: u64) {
+        let path = names::segment_path(&self.dir, segment);
+        let allocated = self.retry_when_full(&path, async || {
+            let file = self.file(segment).await?;
+            file.allocate(size).await
+        });
+        match allocated.await {
+            Ok(true) => {
+                let state = &mut *self.state.borrow_mut();
+                state.appender.allocated(segment, size);
+                if let Some(segment) = state.segments.0.get_mut(&segment) {
+                    segment.file_size = segment.file_size.max(size);
+                }
+            }
+            Ok(false) => self.state.borrow_mut().appender.refused(),
+            Err(error) => return self.fail("allocating", &path, error),
+        }
+        self.pump();
+    }
+
+    /// Does something until there is space for it; false if the log closes first. Meanwhile
+    /// appends are refused.
+    async fn retry_when_full(
+        &self,
+        path: &Path,
+        attempt: impl AsyncFn() -> io::Result<()>,
+    ) -> io::Result<bool> {
+        loop {
+            let result = attempt().await;
+            let full = matches!(&result, Err(error) if error.kind() == io::ErrorKind::StorageFull);
+            let closing = {
+                let mut state = self.state.borrow_mut();
+                state.disk_full = full.then(|| path.to_owned());
+                state.closing
+            };
+            if !full {
+                return result.map(|()| true);
+            }
+            self.changed.raise();
+            if closing {
+                return Ok(false);
+            }
+            let pause = Duration::from_millis(DISK_FULL_RETRY_MS);
+            self.storage.io.sleep(pause).await;
+        }
+    }
+
+    /// The open file of a segment.
+    pub(super) async fn file(&self, segment: Offset) -> io::Result<<I as Disk>::File> {
+        let open = self.storage.files.borrow_mut().find(self.key, segment);
+        if let Some(file) = open {
+            return Ok(file);
+        }
+        let path = names::segment_path(&self.dir, segment);
+        let file = self.storage.io.open(&path, OpenMode::Write).await?;
+        let mut files = self.storage.files.borrow_mut();
+        files.insert(self.key, segment, file.clone());
+        Ok(file)
+    }
+
+    /// Latches: nothing that is not durable yet ever will be.
+    pub(super) fn fail(&self, operation: &'static str, path: &Path, error: io::Error) {
+        let error = LogError::Failed {
+            operation,
+            path: path.to_owned(),
+            error: Arc::new(error),
+        };
+        let abandoned = {
+            let state = &mut *self.state.borrow_mut();
+            if state.failed.is_some() {
+                return;
+            }
+            state.failed = Some(error.clone());
+            state.appender.abandon()
+        };
+        self.storage.free_room(abandoned);
+        self.changed.raise();
+        self.listener.failed(&error);
+    }
+
+    fn notify(&self) {
+        let (persisted, wanted) = {
+            let state = &mut *self.state.borrow_mut();
+            let end = match state.options.durability {
+                Durability::Flushed => state.appender.durable().next,
+                Durability::Buffered if state.failed.is_none() => state.appender.log_end(),
+                Durability::Buffered => state.persisted,
+            };
+            let persisted = (end > state.persisted).then_some(end);
+            state.persisted = state.persisted.max(end);
+            let due = state.appended_since_checkpoint >= CHECKPOINT_INTERVAL;
+            if due {
+                state.appended_since_checkpoint = 0;
+            }
+            let wanted = std::mem::take(&mut state.checkpoint_wanted) || due;
+            (persisted, wanted && !state.closing)
+        };
+        if let Some(up_to) = persisted {
+            self.listener.persisted(up_to);
+        }
+        if wanted {
+            self.listener.checkpoint_wanted();
+        }
+    }
+
+    fn start_timers(&self) {
+        let (flush, seal) = {
+            let state = &mut *self.state.borrow_mut();
+            let open = state.failed.is_none() && !state.closing;
+            let idle = state.appender.is_idle();
+            let buffered = state.options.durability == Durability::Buffered;
+            let flush = open && buffered && !idle && !state.flush_timer;
+            let seal = open && idle && state.appender.wants_seal() && !state.seal_timer;
+            state.flush_timer |= flush;
+            state.seal_timer |= seal;
+            (flush, seal)
+        };
+        if flush {
+            let this = self.this();
+            self.storage.io.spawn(TaskClass::Foreground, async move {
+                let pause = Duration::from_millis(BUFFERED_FLUSH_MS);
+                this.storage.io.sleep(pause).await;
+                {
+                    let state = &mut *this.state.borrow_mut();
+                    state.flush_timer = false;
+                    state.flush_due = true;
+                }
+                this.pump();
+            });
+        }
+        if seal {
+            let this = self.this();
+            self.storage.io.spawn(TaskClass::Background, async move {
+                this.seal_when_idle().await;
+            });
+        }
+    }
+
+    /// Waits for a pause in the appends, then has a sealing chunk carry the durable end to disk.
+    async fn seal_when_idle(&self) {
+        let pause = Duration::from_millis(SEAL_AFTER_MS);
+        let io = &self.storage.io;
+        loop {
+            let last = self.state.borrow().last_append;
+            if io.now().since(last) >= pause {
+                break;
+            }
+            io.sleep_until(last + pause).await;
+        }
+        {
+            let state = &mut *self.state.borrow_mut();
+            state.seal_timer = false;
+            if state.failed.is_none() && !state.closing {
+                let now_ms = io.wall_ms();
+                if state.appender.seal_log(now_ms, |size| io.buffer(size)) {
+                    // A buffered log would flush it later all the same; nothing waits for it.
+                    state.flush_due = true;
+                }
+            }
+        }
+        self.pump();
+    }
+
+    /// Has everything below `offset` flushed.
+    pub(super) async fn flush_through(&self, offset: Offset) -> Result<(), LogError> {
+        {
+            let state = &mut *self.state.borrow_mut();
+            state.flush_through = state.flush_through.max(offset);
+            state.appender.seal_below(offset);
+        }
+        self.schedule();
+        self.changed
+            .until(|| {
+                let state = self.state.borrow();
+                if state.appender.durable().next >= offset {
+                    return Some(Ok(()));
+                }
+                state.stuck().map(Err)
+            })
+            .await
+    }
+}
+
+const _: () = assert!(MAX_ALLOCATION.is_multiple_of(BLOCK_SIZE as u64));

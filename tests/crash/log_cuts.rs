@@ -1,0 +1,139 @@
+//! The power goes before every single write, flush and change of a name.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use millstream::{
+    io::sim::{CrashPolicy, Sim, SimDisk},
+    storage::Durability,
+};
+use millstream_protocol::LeaderEpoch;
+
+use crate::{
+    oracle::{Found, Oracle, Shared, disk, recover},
+    workload::Workload,
+};
+
+const SEEDS: u64 = 6;
+const STEPS: u32 = 26;
+
+fn workload(seed: u64, epoch: i32) -> Workload {
+    Workload {
+        seed,
+        steps: STEPS,
+        durability: Durability::Flushed,
+        epoch: LeaderEpoch(epoch),
+    }
+}
+
+/// Runs a workload on `disk` until `cut` changes were begun, or to its end.
+fn run(seed: u64, epoch: i32, disk: &SimDisk, cut: Option<u64>, shared: &Shared) {
+    if let Some(cut) = cut {
+        disk.cut_after(cut);
+    }
+    let (shared, workload) = (shared.clone(), workload(seed, epoch));
+    Sim::new(seed)
+        .with_disk(disk)
+        .run_until_cut(|io| workload.run(io, shared));
+}
+
+fn recovered(seed: u64, disk: &SimDisk) -> Found {
+    Sim::new(seed ^ 0x5eed).with_disk(disk).run(recover)
+}
+
+/// Crashes a copy of the disk, recovers, compares; then does it once more.
+fn check(seed: u64, disk: &SimDisk, policy: CrashPolicy, oracle: &Oracle) -> Result<(), String> {
+    let disk = disk.image().to_disk();
+    disk.crash(policy);
+    let first = recovered(seed, &disk);
+    oracle.verdict(&first)?;
+    disk.crash(CrashPolicy::DropAll);
+    let second = recovered(seed, &disk);
+    if (&first.recovered, &first.bytes) != (&second.recovered, &second.bytes) {
+        return Err(format!(
+            "a second recovery found another log: {:?}, then {:?}",
+            first.recovered, second.recovered
+        ));
+    }
+    Ok(())
+}
+
+fn policies(seed: u64, cut: u64) -> Vec<CrashPolicy> {
+    let random = (0..3).map(|round| CrashPolicy::Random {
+        seed: seed << 32 ^ cut << 8 ^ round,
+    });
+    [CrashPolicy::DropAll, CrashPolicy::KeepAll]
+        .into_iter()
+        .chain(random)
+        .collect()
+}
+
+/// How many changes a whole run makes.
+fn changes(seed: u64) -> u64 {
+    let disk = disk();
+    let before = disk.operations();
+    run(seed, 0, &disk, None, &Shared::default());
+    disk.operations() - before
+}
+
+/// Every cut of one workload; the first thing that is wrong.
+fn every_cut(seed: u64, ignore_flushes: bool) -> Result<u64, String> {
+    let mut cases = 0;
+    for cut in 0..=changes(seed) {
+        let disk = disk();
+        disk.ignore_flushes(ignore_flushes);
+        let shared = Shared::default();
+        run(seed, 0, &disk, Some(cut), &shared);
+        for policy in policies(seed, cut) {
+            cases += 1;
+            let oracle = shared.0.borrow();
+            let checked = catch_unwind(AssertUnwindSafe(|| check(seed, &disk, policy, &oracle)));
+            let problem = match checked {
+                Ok(Ok(())) => continue,
+                Ok(Err(problem)) => problem,
+                Err(_) => "a panic".to_owned(),
+            };
+            return Err(format!("seed {seed}, cut {cut}, {policy:?}: {problem}"));
+        }
+    }
+    Ok(cases)
+}
+
+#[test]
+fn every_cut_keeps_what_was_acknowledged() {
+    let mut cases = 0;
+    for seed in 0..SEEDS {
+        match every_cut(seed, false) {
+            Ok(count) => cases += count,
+            Err(problem) => panic!("{problem}"),
+        }
+    }
+    println!("{cases} crashes");
+    assert!(cases > 1000, "only {cases} cases");
+}
+
+#[test]
+fn without_flushes_the_test_fails() {
+    let problems = (0..SEEDS).filter(|seed| every_cut(*seed, true).is_err());
+    assert_eq!(problems.count() as u64, SEEDS);
+}
+
+/// Crash, recover, go on, crash again: lives follow lives on one disk.
+#[test]
+fn many_crashes_in_a_row() {
+    for seed in 0..40 {
+        let disk = disk();
+        let shared = Shared::default();
+        for life in 0..8u64 {
+            let salt = seed << 16 ^ life;
+            let cut = 3 + (salt.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) % 120;
+            let epoch = i32::try_from(life).unwrap();
+            run(salt, epoch, &disk, Some(cut), &shared);
+            let policy = policies(salt, cut)[usize::try_from(salt % 5).unwrap()];
+            let oracle = shared.0.borrow();
+            if let Err(problem) = check(salt, &disk, policy, &oracle) {
+                panic!("seed {seed}, life {life}, cut {cut}, {policy:?}: {problem}");
+            }
+            disk.crash(policy);
+        }
+    }
+}

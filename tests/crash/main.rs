@@ -1,0 +1,8 @@
+//! What survives when the power goes, or the disk lies: a log on the simulated disk, cut at every
+//! operation, crashed in several ways, opened again, and compared with an oracle.
+//!
+//! A failure names its seed and cut; `log_cuts` runs one again with `MILLSTREAM_CRASH=seed,cut`.
+
+mod log_cuts;
+mod oracle;
+mod workload;
