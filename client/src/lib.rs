@@ -25,11 +25,6 @@
 //! and works on the multi-thread and on the current-thread runtime.
 
 #![forbid(unsafe_code)]
-#![allow(
-    dead_code,
-    unused_variables,
-    reason = "signatures first: producer, consumer and admin are filled by the next changes"
-)]
 
 mod admin;
 mod backoff;

@@ -1,107 +1,88 @@
 //! The consumer: reads assigned partitions ahead of the caller.
+//!
+//! A driver task per consumer fetches into the machine's queue; `poll` takes from it and decodes in
+//! the caller's task.
 
+mod batch;
+mod builder;
+mod driver;
+mod machine;
 mod record;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use futures_core::Stream;
-use millstream_protocol::{Offset, PartitionIndex};
+use millstream_protocol::{
+    Offset, PartitionIndex, TopicId, TopicPartition,
+    messages::{EARLIEST_TIMESTAMP, LATEST_TIMESTAMP},
+};
+use tokio::{sync::Notify, time::timeout_at};
 
+pub use batch::ConsumerBatch;
+pub use builder::ConsumerBuilder;
 pub use record::{ConsumerRecord, OutOfRangePolicy, StartAt, TruncationPolicy};
 
-use crate::{client::Client, error::ConsumeError};
+use self::machine::{Action, Config, Event, Item, Machine};
+use crate::{client::Client, error::ConsumeError, metadata::Topic, offsets::list_offsets};
 
-/// Settings of a [`Consumer`]; made by [`Client::consumer`].
-#[derive(Clone, Debug)]
-pub struct ConsumerBuilder {
-    client: Client,
-    prefetch_bytes: usize,
-    fetch_bytes: usize,
-    max_wait: Duration,
-    max_poll_records: usize,
-    out_of_range: OutOfRangePolicy,
-    truncation: TruncationPolicy,
-}
+/// How old what is known of a topic may be when a partition of it is assigned: it may have been
+/// deleted and created again, and assigning many partitions must not ask for each.
+const MAX_TOPIC_AGE: Duration = Duration::from_secs(1);
+/// A timeout longer than this is as good as none.
+const FAR_AWAY: Duration = Duration::from_secs(86_400 * 365);
 
 /// Reads partitions. Records of one partition come in offset order; between partitions there is
 /// none.
 #[derive(Debug)]
-pub struct Consumer {}
-
-/// The records of one batch, undecoded: cheaper than single records where a consumer counts, copies
-/// or filters.
-#[derive(Clone, Debug)]
-pub struct ConsumerBatch {
-    topic: Arc<str>,
-    partition: PartitionIndex,
+pub struct Consumer {
+    core: Arc<Core>,
+    max_poll_records: usize,
+    topics: BTreeMap<Arc<str>, TopicId>,
 }
 
-impl ConsumerBuilder {
-    pub(crate) fn new(client: Client) -> Self {
-        Self {
-            client,
-            prefetch_bytes: 32 << 20,
-            fetch_bytes: 4 << 20,
-            max_wait: Duration::from_millis(500),
-            max_poll_records: 1000,
-            out_of_range: OutOfRangePolicy::Error,
-            truncation: TruncationPolicy::Error,
-        }
-    }
+#[derive(Debug)]
+struct Core {
+    client: Client,
+    state: Mutex<State>,
+    /// Wakes the driver.
+    wake: Notify,
+    /// Rung when there is something to take.
+    ready: Notify,
+}
 
-    /// Most bytes read ahead of the caller, over all partitions. 32 MiB by default; one batch that
-    /// is larger is read all the same.
-    #[must_use]
-    pub fn prefetch_bytes(mut self, bytes: usize) -> Self {
-        self.prefetch_bytes = bytes;
-        self
-    }
-
-    /// Most bytes asked of one partition at once. 4 MiB by default.
-    #[must_use]
-    pub fn fetch_bytes(mut self, bytes: usize) -> Self {
-        self.fetch_bytes = bytes;
-        self
-    }
-
-    /// How long the broker may hold a request while there is nothing new. 500 ms by default; new
-    /// records are sent at once all the same.
-    #[must_use]
-    pub fn max_wait(mut self, wait: Duration) -> Self {
-        self.max_wait = wait;
-        self
-    }
-
-    /// About how many records [`Consumer::poll`] returns at most: it returns whole batches, at least
-    /// one. 1000 by default.
-    #[must_use]
-    pub fn max_poll_records(mut self, count: usize) -> Self {
-        self.max_poll_records = count;
-        self
-    }
-
-    /// What to do at an offset that the log does not hold. An error by default.
-    #[must_use]
-    pub fn out_of_range(mut self, policy: OutOfRangePolicy) -> Self {
-        self.out_of_range = policy;
-        self
-    }
-
-    /// What to do when records that were read have been cut from the log. An error by default.
-    #[must_use]
-    pub fn truncation(mut self, policy: TruncationPolicy) -> Self {
-        self.truncation = policy;
-        self
-    }
-
-    /// Starts a consumer with nothing assigned.
-    #[must_use]
-    pub fn build(self) -> Consumer {
-        Consumer {}
-    }
+#[derive(Debug)]
+struct State {
+    machine: Machine,
+    /// Decided, not yet done; the driver's to do.
+    actions: Vec<Action>,
+    /// The consumer is gone.
+    dropped: bool,
 }
 
 impl Consumer {
+    fn start(client: Client, config: Config, max_poll_records: usize) -> Self {
+        let core = Arc::new(Core {
+            client,
+            state: Mutex::new(State {
+                machine: Machine::new(config),
+                actions: Vec::new(),
+                dropped: false,
+            }),
+            wake: Notify::new(),
+            ready: Notify::new(),
+        });
+        tokio::spawn(driver::drive(Arc::clone(&core)));
+        Self {
+            core,
+            max_poll_records,
+            topics: BTreeMap::new(),
+        }
+    }
+
     /// Starts reading a partition, or moves it if it is assigned already.
     ///
     /// # Errors
@@ -112,16 +93,41 @@ impl Consumer {
         partition: PartitionIndex,
         start: StartAt,
     ) -> Result<(), ConsumeError> {
+        let shared = &self.core.client.shared;
+        let newer_than = shared.clock.now().saturating_sub(MAX_TOPIC_AGE);
+        let known = shared.metadata.refresh(topic, newer_than).await?;
+        let at = known.partition(partition)?;
+        let offset = self.core.resolve(&known, partition, start).await?;
+        if let Some(old) = self.topics.insert(Arc::clone(&known.name), known.id)
+            && old != known.id
+        {
+            // Created again under its name: the old one's partition makes way.
+            let topic = old;
+            self.core
+                .apply(Event::Unassigned(TopicPartition { topic, partition }));
+        }
+        self.core.apply(Event::Assigned {
+            at,
+            topic: Arc::clone(&known.name),
+            leader: known.leaders[partition.0 as usize],
+            offset,
+        });
         Ok(())
     }
 
     /// Stops reading a partition.
-    pub fn unassign(&mut self, topic: &str, partition: PartitionIndex) {}
+    pub fn unassign(&mut self, topic: &str, partition: PartitionIndex) {
+        if let Some(at) = self.at(topic, partition) {
+            self.core.apply(Event::Unassigned(at));
+        }
+    }
 
     /// What is assigned.
     #[must_use]
     pub fn assignment(&self) -> Vec<(Arc<str>, PartitionIndex)> {
-        Vec::new()
+        let assigned = self.core.state().machine.assignment();
+        let assigned = assigned.into_iter();
+        assigned.map(|(topic, at)| (topic, at.partition)).collect()
     }
 
     /// Moves an assigned partition; what was read ahead is dropped.
@@ -134,7 +140,13 @@ impl Consumer {
         partition: PartitionIndex,
         to: StartAt,
     ) -> Result<(), ConsumeError> {
-        Ok(())
+        if self.position(topic, partition).is_none() {
+            return Err(ConsumeError::NotAssigned {
+                topic: topic.into(),
+                partition,
+            });
+        }
+        self.assign(topic, partition, to).await
     }
 
     /// Records of one or more batches; waits up to `timeout` for the first, then returns nothing.
@@ -143,7 +155,7 @@ impl Consumer {
     /// # Errors
     /// [`ConsumeError`] once for each obstacle; the other partitions go on.
     pub async fn poll(&mut self, timeout: Duration) -> Result<Vec<ConsumerRecord>, ConsumeError> {
-        Ok(Vec::new())
+        self.poll_with(timeout, Self::take_records).await
     }
 
     /// As [`poll`](Self::poll), with whole batches, undecoded.
@@ -154,63 +166,154 @@ impl Consumer {
         &mut self,
         timeout: Duration,
     ) -> Result<Vec<ConsumerBatch>, ConsumeError> {
-        Ok(Vec::new())
+        self.poll_with(timeout, Self::take_batches).await
+    }
+
+    async fn poll_with<T>(
+        &mut self,
+        timeout: Duration,
+        take: impl Fn(&Self) -> Result<Vec<T>, ConsumeError>,
+    ) -> Result<Vec<T>, ConsumeError> {
+        // A loop of polls that never has to wait must let the driver run now and then.
+        tokio::task::coop::consume_budget().await;
+        let deadline = tokio::time::Instant::now() + timeout.min(FAR_AWAY);
+        loop {
+            let taken = take(self);
+            // There may be room to read ahead again.
+            self.core.wake.notify_one();
+            let taken = taken?;
+            if !taken.is_empty() {
+                return Ok(taken);
+            }
+            let ready = self.core.ready.notified();
+            if timeout_at(deadline, ready).await.is_err() {
+                return Ok(Vec::new());
+            }
+        }
+    }
+
+    /// An obstacle comes alone: what was read before it is returned first.
+    fn take_records(&self) -> Result<Vec<ConsumerRecord>, ConsumeError> {
+        let mut records = Vec::new();
+        while records.len() < self.max_poll_records {
+            let item = self.core.state().machine.take(records.is_empty());
+            match item {
+                None => break,
+                Some(Item::Obstacle(_, error)) => return Err(error),
+                Some(Item::Batch(batch)) => {
+                    if let Err(error) = batch.append_to(&mut records) {
+                        self.core.apply(Event::Damaged {
+                            at: batch.at,
+                            position: batch.from.max(batch.header.base_offset),
+                            error,
+                        });
+                    }
+                }
+            }
+        }
+        Ok(records)
+    }
+
+    fn take_batches(&self) -> Result<Vec<ConsumerBatch>, ConsumeError> {
+        let mut batches = Vec::new();
+        let mut record_count = 0;
+        let mut state = self.core.state();
+        while record_count < self.max_poll_records {
+            match state.machine.take(batches.is_empty()) {
+                None => break,
+                Some(Item::Obstacle(_, error)) => return Err(error),
+                Some(Item::Batch(batch)) => {
+                    record_count += batch.record_count();
+                    batches.push(batch);
+                }
+            }
+        }
+        Ok(batches)
     }
 
     /// Offset of the next record that `poll` will return of this partition.
     #[must_use]
     pub fn position(&self, topic: &str, partition: PartitionIndex) -> Option<Offset> {
-        None
+        let at = self.at(topic, partition)?;
+        self.core.state().machine.position(at)
     }
 
     /// End of what consumers may see, as of the last reply; none before the first.
     #[must_use]
     pub fn high_watermark(&self, topic: &str, partition: PartitionIndex) -> Option<Offset> {
-        None
+        let at = self.at(topic, partition)?;
+        self.core.state().machine.high_watermark(at)
     }
 
     /// Whether every assigned partition was read up to its high watermark, as of the last replies.
     #[must_use]
     pub fn at_end(&self) -> bool {
-        true
+        self.core.state().machine.is_at_end()
     }
 
-    /// All records as a stream, without end.
+    /// All records as a stream, without end. An obstacle is an item; the stream goes on after it with
+    /// the other partitions.
     pub fn into_stream(self) -> impl Stream<Item = Result<ConsumerRecord, ConsumeError>> + Send {
-        futures_util::stream::empty()
+        let start = (self, Vec::new().into_iter());
+        futures_util::stream::unfold(start, |(mut consumer, mut records)| async move {
+            loop {
+                if let Some(record) = records.next() {
+                    return Some((Ok(record), (consumer, records)));
+                }
+                match consumer.poll(FAR_AWAY).await {
+                    Ok(more) => records = more.into_iter(),
+                    Err(error) => return Some((Err(error), (consumer, records))),
+                }
+            }
+        })
+    }
+
+    fn at(&self, topic: &str, partition: PartitionIndex) -> Option<TopicPartition> {
+        let topic = *self.topics.get(topic)?;
+        Some(TopicPartition { topic, partition })
     }
 }
 
-impl ConsumerBatch {
-    /// The topic.
-    #[must_use]
-    pub fn topic(&self) -> &Arc<str> {
-        &self.topic
+impl Core {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The partition.
-    #[must_use]
-    pub fn partition(&self) -> PartitionIndex {
-        self.partition
+    /// Tells the machine, and the driver to do what follows.
+    fn apply(&self, event: Event) {
+        let now = self.client.shared.clock.now();
+        self.state().apply(now, event);
+        self.wake.notify_one();
     }
 
-    /// How many records there are, those before the position included.
-    #[must_use]
-    pub fn record_count(&self) -> usize {
-        0
+    async fn resolve(
+        &self,
+        topic: &Topic,
+        partition: PartitionIndex,
+        start: StartAt,
+    ) -> Result<Offset, ConsumeError> {
+        let timestamp_ms = match start {
+            StartAt::Offset(offset) => return Ok(offset),
+            StartAt::Beginning => EARLIEST_TIMESTAMP,
+            StartAt::End => LATEST_TIMESTAMP,
+            // Negative times mean something else on the wire, and nothing is older than 1970.
+            StartAt::Timestamp(timestamp_ms) => timestamp_ms.max(0),
+        };
+        let shared = &self.client.shared;
+        let offsets = list_offsets(shared, &topic.name, &[partition], timestamp_ms).await?;
+        Ok(offsets[&partition])
     }
+}
 
-    /// Bytes of the batch as it came.
-    #[must_use]
-    pub fn size(&self) -> usize {
-        0
+impl State {
+    fn apply(&mut self, now: Duration, event: Event) {
+        self.machine.apply(now, event, &mut self.actions);
     }
+}
 
-    /// Checks and decompresses the batch, and gives its records from the position on.
-    ///
-    /// # Errors
-    /// [`ConsumeError::Corrupt`] if it is damaged.
-    pub fn records(&self) -> Result<Vec<ConsumerRecord>, ConsumeError> {
-        Ok(Vec::new())
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.core.state().dropped = true;
+        self.core.wake.notify_one();
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::batch::{Batch, BatchId, BatchState, Identity, Payload};
+use super::batch::{Batch, BatchId, BatchState, Identity};
 use crate::metadata::{Leader, Node};
 
 /// Batches in the order of their records. Those in flight come first, unless one of them came back
@@ -149,6 +149,7 @@ impl<H> Partition<H> {
         newer
     }
 
+    #[cfg(test)]
     pub(super) fn check(&self) {
         let in_flight = self.batches.iter().filter(|batch| batch.is_in_flight());
         assert_eq!(in_flight.count(), self.in_flight);
@@ -158,7 +159,7 @@ impl<H> Partition<H> {
             let last = index + 1 == self.batches.len();
             assert!(last || !batch.is_open(), "only the last batch is open");
             assert!(batch.record_count > 0, "a batch has a record");
-            let encoding = matches!(batch.payload, Payload::Encoding);
+            let encoding = matches!(batch.payload, super::batch::Payload::Encoding);
             assert!(
                 batch.is_in_flight() || !encoding,
                 "what waits has its records"

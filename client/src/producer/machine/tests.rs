@@ -1,1 +1,497 @@
+//! The producer machine, event by event: each test asserts the exact list of actions.
 
+use std::{rc::Rc, sync::Arc, time::Duration};
+
+use millstream_protocol::{
+    BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, ShardId,
+    TopicId, TopicPartition,
+    batch::{Batches, Compression, DecodedBatch},
+    messages::ProducePartitionResult,
+};
+
+use super::{Action, Config, Event, Identity, Machine, ProduceSend, Refusal, RequestId};
+use crate::{
+    error::{ProduceError, RequestError},
+    metadata::{Leader, Node, Topic},
+    producer::record::ProducerRecord,
+};
+
+type Handle = Rc<()>;
+
+pub(super) const TOPIC: TopicId = TopicId(uuid::Uuid::from_u128(1));
+
+pub(super) fn config() -> Config {
+    Config {
+        linger: Duration::ZERO,
+        batch_size: 1000,
+        buffer_memory: 10_000,
+        max_request_size: 5000,
+        max_in_flight: 2,
+        idempotent: true,
+        delivery_timeout: Duration::from_secs(10),
+        seed: 1,
+    }
+}
+
+pub(super) fn node(shard: u32) -> Node {
+    Node {
+        broker: BrokerId(0),
+        shard: ShardId(shard),
+    }
+}
+
+/// Topic `t`, each partition on the shard given, all in one epoch.
+pub(super) fn topic(shards: &[u32], epoch: i32) -> Arc<Topic> {
+    let leader = |shard: &u32| {
+        Some(Leader {
+            node: node(*shard),
+            epoch: LeaderEpoch(epoch),
+        })
+    };
+    Arc::new(Topic {
+        name: "t".into(),
+        id: TOPIC,
+        leaders: shards.iter().map(leader).collect(),
+        heard_at: Duration::ZERO,
+    })
+}
+
+pub(super) fn at(partition: u32) -> TopicPartition {
+    TopicPartition {
+        topic: TOPIC,
+        partition: PartitionIndex(partition),
+    }
+}
+
+pub(super) fn answer(partition: u32, error: ErrorCode, base_offset: i64) -> ProducePartitionResult {
+    ProducePartitionResult {
+        topic: TOPIC,
+        partition: PartitionIndex(partition),
+        error,
+        base_offset: Offset(base_offset),
+        append_time_ms: -1,
+        leader_epoch: LeaderEpoch::UNKNOWN,
+        ..ProducePartitionResult::default()
+    }
+}
+
+/// A machine, its clock, and what it said in words.
+struct Bench {
+    machine: Machine<Handle>,
+    now: Duration,
+    handles: Vec<Handle>,
+}
+
+impl Bench {
+    fn new(config: Config) -> Self {
+        Self {
+            machine: Machine::new(config),
+            now: Duration::ZERO,
+            handles: Vec::new(),
+        }
+    }
+
+    /// With a topic of two partitions on one shard, and an identity.
+    fn ready(config: Config) -> Self {
+        let mut bench = Self::new(config);
+        assert_eq!(bench.apply(Event::TopicLearned(topic(&[0, 0], 1))), [""; 0]);
+        if bench.machine.config.idempotent {
+            assert_eq!(bench.identity(7), [""; 0]);
+        }
+        bench
+    }
+
+    fn identity(&mut self, id: i64) -> Vec<String> {
+        self.apply(Event::IdentityAllocated(Identity {
+            id: ProducerId(id),
+            epoch: ProducerEpoch(0),
+        }))
+    }
+
+    fn append(&mut self, partition: u32, value: &str) -> Result<bool, Refusal> {
+        let record = ProducerRecord::to("t")
+            .partition(PartitionIndex(partition))
+            .value(value.to_owned());
+        let appended = self.machine.append(self.now, &record, 5)?;
+        self.machine.check();
+        if !self
+            .handles
+            .iter()
+            .any(|it| Rc::ptr_eq(it, &appended.handle))
+        {
+            self.handles.push(appended.handle);
+        }
+        Ok(appended.wake)
+    }
+
+    fn tick(&mut self, ms: u64) -> Vec<String> {
+        self.now += Duration::from_millis(ms);
+        self.apply(Event::Ticked)
+    }
+
+    fn replied(&mut self, request: u64, results: &[ProducePartitionResult]) -> Vec<String> {
+        self.apply(Event::Replied(RequestId(request), results.to_vec()))
+    }
+
+    fn lost(&mut self, request: u64) -> Vec<String> {
+        let error = RequestError::ConnectionLost {
+            address: "a:1".into(),
+            reason: "gone".into(),
+        };
+        self.apply(Event::RequestFailed(RequestId(request), error))
+    }
+
+    fn apply(&mut self, event: Event) -> Vec<String> {
+        let mut actions = Vec::new();
+        self.machine.apply(self.now, event, &mut actions);
+        let said = actions.into_iter().map(|it| self.say(it)).collect();
+        self.machine.check();
+        said
+    }
+
+    fn say(&mut self, action: Action<Handle>) -> String {
+        match action {
+            Action::Send(send) => self.say_send(send),
+            Action::InitProducerId => "init".to_owned(),
+            Action::RefreshTopic { name, .. } => format!("refresh {name}"),
+            Action::ForgetTopic(_) => "forget".to_owned(),
+            Action::Settle { handle, result } => {
+                let which = self.handles.iter().position(|it| Rc::ptr_eq(it, &handle));
+                let which = which.expect("a handle that append gave");
+                match result {
+                    Ok(place) => format!("settle #{which} at {}", place.base_offset),
+                    Err(ProduceError::Refused { code, .. }) => format!("settle #{which} {code:?}"),
+                    Err(ProduceError::TimedOut { maybe_written, .. }) => {
+                        format!("settle #{which} timed out, maybe written: {maybe_written}")
+                    }
+                    Err(error) => format!("settle #{which} {error}"),
+                }
+            }
+        }
+    }
+
+    /// `send 1 to 0: p0 e1 7@0 [a b]`: request, shard; partition, epoch, producer id and sequence,
+    /// records.
+    fn say_send(&mut self, send: ProduceSend) -> String {
+        let mut said = format!("send {} to {}:", send.request.0, send.node.shard);
+        for parcel in send.parcels {
+            let bytes = parcel.contents.encode(Compression::None);
+            let (header, batch) = Batches::checked(&bytes)
+                .next()
+                .expect("one")
+                .expect("valid");
+            let values: Vec<String> = DecodedBatch::open(batch)
+                .expect("valid")
+                .records()
+                .map(|it| String::from_utf8_lossy(it.expect("valid").value.expect("set")).into())
+                .collect();
+            said += &format!(
+                " p{} e{} {}@{} [{}]",
+                parcel.partition.partition,
+                parcel.leader_epoch,
+                header.producer_id,
+                header.base_sequence,
+                values.join(" ")
+            );
+            self.machine.encoded(parcel.partition, parcel.batch, bytes);
+        }
+        said
+    }
+}
+
+fn big(letter: &str) -> String {
+    letter.repeat(700)
+}
+
+#[test]
+fn the_first_record_goes_at_once_and_what_gathers_goes_together() {
+    let mut bench = Bench::new(config());
+    assert_eq!(bench.append(0, "a"), Err(Refusal::UnknownTopic));
+    assert_eq!(bench.apply(Event::TopicLearned(topic(&[0, 0], 1))), [""; 0]);
+    assert_eq!(bench.append(0, "a"), Ok(true));
+    assert_eq!(bench.tick(0), ["init"]);
+    assert_eq!(bench.append(0, "b"), Ok(false));
+    assert_eq!(bench.identity(7), ["send 1 to 0: p0 e1 7@0 [a b]"]);
+    assert_eq!(bench.append(0, "c"), Ok(true));
+    assert_eq!(bench.append(1, "d"), Ok(true));
+    assert_eq!(bench.tick(0), ["send 2 to 0: p0 e1 7@2 [c] p1 e1 7@0 [d]"]);
+    // Two requests are in flight: the rest waits, and gathers.
+    assert_eq!(bench.append(0, "e"), Ok(true));
+    assert_eq!(bench.append(0, "f"), Ok(false));
+    assert_eq!(bench.tick(0), [""; 0]);
+    let results = [answer(0, ErrorCode::None, 100)];
+    assert_eq!(
+        bench.replied(1, &results),
+        ["settle #0 at 100", "send 3 to 0: p0 e1 7@3 [e f]"]
+    );
+    assert_eq!(bench.machine.unsettled_records(), 4);
+}
+
+#[test]
+fn a_full_batch_is_sealed_and_linger_holds_the_others_back() {
+    let mut settings = config();
+    settings.linger = Duration::from_millis(20);
+    let mut bench = Bench::ready(settings);
+    assert_eq!(bench.append(0, "small"), Ok(true));
+    assert_eq!(bench.tick(0), [""; 0]);
+    assert_eq!(
+        bench.machine.deadline(bench.now),
+        Some(Duration::from_millis(20))
+    );
+    bench.now += Duration::from_millis(10);
+    assert_eq!(bench.append(1, &big("x")), Ok(true));
+    assert_eq!(
+        bench.append(1, "does-not-fit".repeat(30).as_str()),
+        Ok(true)
+    );
+    let full = format!("send 1 to 0: p1 e1 7@0 [{}]", big("x"));
+    assert_eq!(bench.tick(0), [full]);
+    assert_eq!(bench.tick(10), ["send 2 to 0: p0 e1 7@0 [small]"]);
+    assert_eq!(bench.apply(Event::FlushWanted), [""; 0]);
+    let flushed = format!("send 3 to 0: p1 e1 7@1 [{}]", "does-not-fit".repeat(30));
+    let results = [answer(1, ErrorCode::None, 0)];
+    assert_eq!(
+        bench.replied(1, &results),
+        ["settle #1 at 0".to_owned(), flushed]
+    );
+}
+
+#[test]
+fn a_lost_request_is_repeated_with_its_sequence_and_never_overtaken() {
+    let mut bench = Bench::ready(config());
+    assert_eq!(bench.append(0, "a"), Ok(true));
+    assert_eq!(bench.tick(0), ["send 1 to 0: p0 e1 7@0 [a]"]);
+    assert_eq!(bench.append(0, "b"), Ok(true));
+    assert_eq!(bench.tick(0), ["send 2 to 0: p0 e1 7@1 [b]"]);
+    assert_eq!(bench.append(0, "c"), Ok(true));
+    // The first is lost while the second is out: nothing goes before both are back.
+    assert_eq!(bench.lost(1), ["refresh t"]);
+    assert_eq!(bench.tick(500), [""; 0]);
+    // The second was refused for the hole that the first left.
+    let results = [answer(0, ErrorCode::OutOfOrderSequence, -1)];
+    let sent = bench.replied(2, &results);
+    assert_eq!(
+        sent,
+        ["send 3 to 0: p0 e1 7@0 [a]", "send 4 to 0: p0 e1 7@1 [b]"]
+    );
+    let results = [answer(0, ErrorCode::None, 0)];
+    assert_eq!(
+        bench.replied(3, &results),
+        ["settle #0 at 0", "send 5 to 0: p0 e1 7@2 [c]"]
+    );
+}
+
+#[test]
+fn the_hint_of_a_new_leader_is_followed_at_once() {
+    let mut bench = Bench::ready(config());
+    assert_eq!(bench.append(0, "a"), Ok(true));
+    assert_eq!(bench.tick(0), ["send 1 to 0: p0 e1 7@0 [a]"]);
+    assert_eq!(bench.append(0, "b"), Ok(true));
+    assert_eq!(bench.tick(0), ["send 2 to 0: p0 e1 7@1 [b]"]);
+    let mut moved = answer(0, ErrorCode::NotLeader, -1);
+    moved.leader_epoch = LeaderEpoch(2);
+    moved.shard = ShardId(3);
+    assert_eq!(
+        bench.replied(1, &[moved.clone()]),
+        [""; 0],
+        "one is still out"
+    );
+    assert_eq!(
+        bench.replied(2, &[moved]),
+        ["refresh t"],
+        "the second hint is old news"
+    );
+    assert_eq!(
+        bench.tick(100),
+        ["send 3 to 3: p0 e2 7@0 [a]", "send 4 to 3: p0 e2 7@1 [b]"]
+    );
+}
+
+#[test]
+fn without_idempotence_one_batch_of_a_partition_is_out_at_a_time() {
+    let mut settings = config();
+    settings.idempotent = false;
+    let mut bench = Bench::ready(settings);
+    assert_eq!(bench.append(0, "a"), Ok(true));
+    assert_eq!(bench.tick(0), ["send 1 to 0: p0 e1 -1@-1 [a]"]);
+    assert_eq!(bench.append(0, "b"), Ok(true));
+    assert_eq!(bench.tick(0), [""; 0]);
+    assert_eq!(bench.lost(1), ["refresh t"]);
+    assert_eq!(bench.tick(100), ["send 2 to 0: p0 e1 -1@-1 [a]"]);
+}
+
+#[test]
+fn a_refusal_frees_its_sequence_if_nothing_followed() {
+    let mut bench = Bench::ready(config());
+    assert_eq!(bench.append(0, "a"), Ok(true));
+    assert_eq!(bench.tick(0), ["send 1 to 0: p0 e1 7@0 [a]"]);
+    let results = [answer(0, ErrorCode::BatchTooLarge, -1)];
+    assert_eq!(bench.replied(1, &results), ["settle #0 BatchTooLarge"]);
+    assert_eq!(bench.append(0, "b"), Ok(true));
+    assert_eq!(bench.tick(0), ["send 2 to 0: p0 e1 7@0 [b]"]);
+}
+
+#[test]
+fn a_gap_is_closed_by_a_new_identity_that_other_partitions_do_not_need() {
+    let mut bench = Bench::ready(config());
+    assert_eq!(bench.append(0, "a"), Ok(true));
+    assert_eq!(bench.append(1, "x"), Ok(true));
+    assert_eq!(bench.tick(0), ["send 1 to 0: p0 e1 7@0 [a] p1 e1 7@0 [x]"]);
+    assert_eq!(bench.append(0, "b"), Ok(true));
+    assert_eq!(bench.tick(0), ["send 2 to 0: p0 e1 7@1 [b]"]);
+    let results = [
+        answer(0, ErrorCode::InvalidBatch, -1),
+        answer(1, ErrorCode::None, 4),
+    ];
+    assert_eq!(
+        bench.replied(1, &results),
+        ["settle #0 InvalidBatch", "settle #1 at 4"]
+    );
+    let results = [answer(0, ErrorCode::OutOfOrderSequence, -1)];
+    assert_eq!(bench.replied(2, &results), [""; 0]);
+    assert_eq!(bench.tick(100), ["init"]);
+    assert_eq!(bench.append(1, "y"), Ok(true));
+    assert_eq!(bench.tick(0), ["send 3 to 0: p1 e1 7@1 [y]"]);
+    assert_eq!(bench.identity(8), ["send 4 to 0: p0 e1 8@0 [b]"]);
+}
+
+#[test]
+fn a_broker_that_forgot_the_producer_gets_a_new_one_unless_that_may_repeat() {
+    let mut bench = Bench::ready(config());
+    for (request, refused) in [(1, false), (2, true)] {
+        assert_eq!(bench.append(0, "a"), Ok(true));
+        assert_eq!(bench.tick(0).len(), 1);
+        if !refused {
+            bench.replied(request, &[answer(0, ErrorCode::None, 0)]);
+        }
+    }
+    // Refused at its first attempt: certainly not written.
+    let forgot = [answer(0, ErrorCode::OutOfOrderSequence, -1)];
+    assert_eq!(bench.replied(2, &forgot), [""; 0]);
+    assert_eq!(bench.tick(100), ["init"]);
+    assert_eq!(bench.identity(8), ["send 3 to 0: p0 e1 8@0 [a]"]);
+    // Lost, then refused: it may have been written before the broker forgot.
+    assert_eq!(bench.lost(3), ["refresh t"]);
+    assert_eq!(bench.tick(100), ["send 4 to 0: p0 e1 8@0 [a]"]);
+    assert_eq!(bench.replied(4, &forgot), ["settle #1 OutOfOrderSequence"]);
+}
+
+#[test]
+fn what_takes_too_long_fails_and_says_whether_it_may_be_written() {
+    let mut bench = Bench::ready(config());
+    assert_eq!(bench.append(0, "a"), Ok(true));
+    assert_eq!(bench.tick(0), ["send 1 to 0: p0 e1 7@0 [a]"]);
+    assert_eq!(bench.append(1, "b"), Ok(true));
+    assert_eq!(bench.tick(0), ["send 2 to 0: p1 e1 7@0 [b]"]);
+    let refused = [answer(1, ErrorCode::Overloaded, -1)];
+    assert_eq!(bench.lost(1), ["refresh t"]);
+    assert_eq!(bench.replied(2, &refused), [""; 0]);
+    bench.now += Duration::from_secs(10);
+    let mut said = bench.apply(Event::Ticked);
+    said.sort_unstable();
+    assert_eq!(
+        said,
+        [
+            "settle #0 timed out, maybe written: true",
+            "settle #1 timed out, maybe written: false"
+        ]
+    );
+    assert!(bench.machine.is_settled_before(bench.machine.flush_mark()));
+}
+
+#[test]
+fn the_buffer_is_bounded_and_a_wait_for_room_ends_lingering() {
+    let mut settings = config();
+    settings.linger = Duration::from_secs(1);
+    settings.buffer_memory = 1600;
+    let mut bench = Bench::ready(settings);
+    assert_eq!(bench.append(0, &big("x")), Ok(true));
+    assert_eq!(bench.append(1, &big("y")), Ok(true));
+    assert_eq!(bench.tick(0), [""; 0]);
+    assert_eq!(bench.append(0, &big("z")), Err(Refusal::Full));
+    assert_eq!(bench.tick(0).len(), 1, "both partitions in one request");
+    let results = [answer(0, ErrorCode::None, 0), answer(1, ErrorCode::None, 0)];
+    assert_eq!(
+        bench.replied(1, &results),
+        ["settle #0 at 0", "settle #1 at 0"]
+    );
+    assert_eq!(bench.append(0, &big("z")), Ok(true));
+    let huge = "h".repeat(1600);
+    assert!(matches!(
+        bench.append(0, &huge),
+        Err(Refusal::TooLarge { .. })
+    ));
+}
+
+#[test]
+fn a_topic_that_is_gone_fails_all_that_was_meant_for_it() {
+    let mut bench = Bench::ready(config());
+    assert_eq!(bench.append(0, "a"), Ok(true));
+    assert_eq!(bench.tick(0), ["send 1 to 0: p0 e1 7@0 [a]"]);
+    assert_eq!(bench.append(1, "b"), Ok(true));
+    let gone = [answer(0, ErrorCode::UnknownTopic, -1)];
+    let said = bench.replied(1, &gone);
+    assert_eq!(said[0], "settle #0 UnknownTopic");
+    assert!(
+        said[1].starts_with("settle #1 no topic \"t\""),
+        "{}",
+        said[1]
+    );
+    assert_eq!(said[2..], ["forget"]);
+    assert_eq!(bench.append(0, "c"), Err(Refusal::UnknownTopic));
+}
+
+#[test]
+fn keyless_records_stick_to_a_partition_per_batch_and_keys_to_theirs() {
+    let mut bench = Bench::ready(config());
+    let mut send = |key: Option<&'static str>| {
+        let mut record = ProducerRecord::to("t").value(big("v"));
+        if let Some(key) = key {
+            record = record.key(key);
+        }
+        bench.machine.append(bench.now, &record, 5).expect("room");
+        let batches = |partition| {
+            bench
+                .machine
+                .partition(at(partition))
+                .map(|it| it.batches.len())
+        };
+        (batches(0).expect("there"), batches(1).expect("there"))
+    };
+    assert_eq!(send(None), (1, 0));
+    assert_eq!(send(None), (1, 1), "the first batch has no room");
+    assert_eq!(send(None), (2, 1));
+    let key = millstream_protocol::partitioner::partition_for_key(b"k", 2);
+    let (zero, one) = send(Some("k"));
+    assert_eq!(
+        (zero - 2, one - 1),
+        if key.0 == 0 { (1, 0) } else { (0, 1) }
+    );
+}
+
+#[test]
+fn nothing_is_taken_after_close_and_what_is_there_goes() {
+    let mut settings = config();
+    settings.linger = Duration::from_secs(1);
+    let mut bench = Bench::ready(settings);
+    assert_eq!(bench.append(0, "a"), Ok(true));
+    assert_eq!(bench.apply(Event::Closed), ["send 1 to 0: p0 e1 7@0 [a]"]);
+    assert_eq!(bench.append(0, "b"), Err(Refusal::Closed));
+}
+
+#[test]
+fn identity_failures_are_retried_or_fail_the_batches() {
+    let mut bench = Bench::new(config());
+    bench.apply(Event::TopicLearned(topic(&[0], 1)));
+    assert_eq!(bench.append(0, "a"), Ok(true));
+    assert_eq!(bench.tick(0), ["init"]);
+    let refuse = |code| RequestError::Broker {
+        code,
+        message: "no".into(),
+    };
+    let said = bench.apply(Event::IdentityFailed(refuse(ErrorCode::Overloaded)));
+    assert_eq!(said, [""; 0]);
+    assert_eq!(bench.tick(100), ["init"]);
+    let said = bench.apply(Event::IdentityFailed(refuse(ErrorCode::UnknownApi)));
+    assert_eq!(said, ["settle #0 no (UnknownApi)"]);
+}

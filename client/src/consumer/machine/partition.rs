@@ -1,0 +1,85 @@
+//! One assigned partition: where it is fetched from, where the caller is.
+
+use std::{sync::Arc, time::Duration};
+
+use millstream_protocol::{LeaderEpoch, Offset};
+
+use super::FetchId;
+use crate::metadata::Leader;
+
+#[derive(Debug)]
+pub(super) struct Partition {
+    pub topic: Arc<str>,
+    pub leader: Option<Leader>,
+    /// Next offset to ask for.
+    pub fetch_offset: Offset,
+    /// Next offset that the caller gets.
+    pub position: Offset,
+    /// Leader epoch of the last batch that was read, so that the broker can tell if it was cut away
+    /// (KIP-320).
+    pub last_fetched_epoch: LeaderEpoch,
+    pub in_flight: Option<FetchId>,
+    /// Bytes read ahead.
+    pub buffered: usize,
+    pub high_watermark: Option<Offset>,
+    /// An obstacle was reported: nothing happens until a seek.
+    pub paused: bool,
+    pub failures: u32,
+    pub backoff_until: Option<Duration>,
+}
+
+impl Partition {
+    pub(super) fn new(topic: Arc<str>, leader: Option<Leader>, offset: Offset) -> Self {
+        Self {
+            topic,
+            leader,
+            fetch_offset: offset,
+            position: offset,
+            last_fetched_epoch: LeaderEpoch::UNKNOWN,
+            in_flight: None,
+            buffered: 0,
+            high_watermark: None,
+            paused: false,
+            failures: 0,
+            backoff_until: None,
+        }
+    }
+
+    /// Moves to an offset that has nothing to do with what was read so far. A reply under way is no
+    /// longer expected.
+    pub(super) fn seek(&mut self, offset: Offset) {
+        self.fetch_offset = offset;
+        self.position = offset;
+        self.last_fetched_epoch = LeaderEpoch::UNKNOWN;
+        self.in_flight = None;
+        self.buffered = 0;
+        self.paused = false;
+        self.failures = 0;
+        self.backoff_until = None;
+    }
+
+    /// Whether to read on, up to `share` bytes ahead.
+    pub(super) fn wants_fetch(&self, now: Duration, share: usize) -> bool {
+        !self.paused
+            && self.in_flight.is_none()
+            && self.buffered < share
+            && self.backoff_until.is_none_or(|until| until <= now)
+    }
+
+    /// Takes a newer leader. False if nothing is new.
+    pub(super) fn set_leader(&mut self, leader: Leader) -> bool {
+        let newer = self.leader.is_none_or(|known| {
+            leader.epoch > known.epoch || (leader.epoch == known.epoch && leader != known)
+        });
+        if newer {
+            self.leader = Some(leader);
+            self.backoff_until = None;
+        }
+        newer
+    }
+
+    /// Everything up to the high watermark has been handed out.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.high_watermark.is_some_and(|end| self.position >= end)
+    }
+}
