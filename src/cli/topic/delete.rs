@@ -32,12 +32,17 @@ pub struct DeleteArgs {
 }
 
 impl DeleteArgs {
-    pub(super) async fn run(self, admin: &Admin) -> Result<()> {
+    /// Whether somebody can be asked, if that is needed.
+    pub(super) fn check(&self) -> Result<()> {
         if !self.yes && !io::stdin().is_terminal() {
             return Err(usage(
                 "error: deleting needs --yes where nobody can be asked",
             ));
         }
+        Ok(())
+    }
+
+    pub(super) async fn run(self, admin: &Admin) -> Result<()> {
         for name in &self.names {
             if !self.yes && !confirm(admin, name).await? {
                 bail!("topic {name:?} was not deleted");

@@ -49,6 +49,9 @@ impl TopicArgs {
     /// # Errors
     /// What kept it from being done.
     pub fn run(self) -> Result<ExitCode> {
+        if let TopicCommand::Delete(args) = &self.command {
+            args.check()?;
+        }
         block_on(async {
             let admin = self.connect.client().await?.admin();
             match self.command {
