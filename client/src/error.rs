@@ -102,8 +102,11 @@ impl RequestError {
 /// A record was not delivered.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ProduceError {
-    /// The broker refused the batch for good; nothing of it was written.
-    #[error("{topic}/{partition} refused a batch: {message} ({code:?})")]
+    /// The broker refused the batch for good.
+    #[error(
+        "{topic}/{partition} refused a batch: {message} ({code:?}){}",
+        if *.maybe_written { "; an earlier attempt may have written it" } else { "" }
+    )]
     Refused {
         /// The topic.
         topic: Arc<str>,
@@ -113,6 +116,9 @@ pub enum ProduceError {
         code: ErrorCode,
         /// The reason as a sentence.
         message: Arc<str>,
+        /// An earlier attempt ended without an answer, so the batch may be in the log; otherwise
+        /// nothing of it was written.
+        maybe_written: bool,
     },
     /// The delivery timeout passed.
     #[error(

@@ -208,7 +208,7 @@ impl<H: Clone + Default> Machine<H> {
         }
         partition.reset_wanted = true;
         if may_be_written {
-            let error = self.refusal(at, code, message);
+            let error = self.refusal(at, index, code, message);
             self.settle(at, index, Err(error), actions);
         } else {
             partition.batches[index].uncertain = false;
@@ -224,7 +224,7 @@ impl<H: Clone + Default> Machine<H> {
         message: Arc<str>,
         actions: &mut Vec<Action<H>>,
     ) {
-        let error = self.refusal(at, code, message);
+        let error = self.refusal(at, index, code, message);
         let partition = self.partition_mut(at).expect("found before");
         let stamp = partition.batches[index].stamp;
         let later_stamped = partition
@@ -242,12 +242,20 @@ impl<H: Clone + Default> Machine<H> {
         self.settle(at, index, Err(error), actions);
     }
 
-    fn refusal(&self, at: TopicPartition, code: ErrorCode, message: Arc<str>) -> ProduceError {
+    fn refusal(
+        &self,
+        at: TopicPartition,
+        index: usize,
+        code: ErrorCode,
+        message: Arc<str>,
+    ) -> ProduceError {
+        let partition = self.partition(at).expect("found before");
         ProduceError::Refused {
             topic: Arc::clone(&self.topics[&at.topic].name),
             partition: at.partition,
             code,
             message,
+            maybe_written: partition.batches[index].uncertain,
         }
     }
 
