@@ -6,12 +6,19 @@ use millstream_protocol::Offset;
 /// First offset and number of each life, both ascending. Offsets from one entry's up to the next
 /// one's belong to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Incarnations(Vec<(Offset, u64)>);
+pub(super) struct Incarnations {
+    lives: Vec<(Offset, u64)>,
+    /// See [`super::RecoveryChecks`].
+    checked: bool,
+}
 
 impl Incarnations {
     /// The first life of a log that begins at `start`.
     pub fn first(start: Offset) -> Self {
-        Self(vec![(start, 1)])
+        Self {
+            lives: vec![(start, 1)],
+            checked: true,
+        }
     }
 
     /// From a checkpoint; `None` if it is not ascending.
@@ -22,41 +29,47 @@ impl Incarnations {
         let valid = ascending && entries.first().is_some_and(|(_, number)| *number > 0);
         valid.then(|| {
             let entries = entries.iter();
-            Self(
-                entries
-                    .map(|(start, number)| (Offset(*start), *number))
-                    .collect(),
-            )
+            let lives = entries.map(|(start, number)| (Offset(*start), *number));
+            Self {
+                lives: lives.collect(),
+                checked: true,
+            }
         })
+    }
+
+    /// Believes any life, so that a test can show what comes of it.
+    pub fn unchecked(mut self) -> Self {
+        self.checked = false;
+        self
     }
 
     /// For a checkpoint.
     pub fn entries(&self) -> Vec<(i64, u64)> {
-        let entries = self.0.iter();
+        let entries = self.lives.iter();
         entries.map(|(start, number)| (start.0, *number)).collect()
     }
 
     /// Number of the present life.
     pub fn current(&self) -> u64 {
-        self.0.last().expect("never empty").1
+        self.lives.last().expect("never empty").1
     }
 
     /// Where the present life began: all below was durable then.
     pub fn current_start(&self) -> Offset {
-        self.0.last().expect("never empty").0
+        self.lives.last().expect("never empty").0
     }
 
     /// Begins a life at `start`; lives that began there or later leave nothing behind.
     pub fn begin(&mut self, start: Offset) {
         let number = self.current() + 1;
-        self.0.retain(|(begun, _)| *begun < start);
-        self.0.push((start, number));
+        self.lives.retain(|(begun, _)| *begun < start);
+        self.lives.push((start, number));
     }
 
     /// Forgets lives that lie wholly below `log_start`.
     pub fn forget_below(&mut self, log_start: Offset) {
         let keep_from = self.position_of(log_start);
-        self.0.drain(..keep_from);
+        self.lives.drain(..keep_from);
     }
 
     /// Whether a chunk of life `number` with these offsets belongs to the log, and if so where its
@@ -68,13 +81,16 @@ impl Incarnations {
         if base == next {
             return (number <= self.current()).then_some(next);
         }
+        if !self.checked {
+            return Some(next);
+        }
         let at = self.position_of(base);
-        let until = self.0.get(at + 1).map_or(next, |(start, _)| *start);
-        (self.0[at].1 == number).then(|| next.min(until))
+        let until = self.lives.get(at + 1).map_or(next, |(start, _)| *start);
+        (self.lives[at].1 == number).then(|| next.min(until))
     }
 
     fn position_of(&self, offset: Offset) -> usize {
-        let after = self.0.partition_point(|(start, _)| *start <= offset);
+        let after = self.lives.partition_point(|(start, _)| *start <= offset);
         after.saturating_sub(1)
     }
 }

@@ -286,7 +286,11 @@ impl<I: Io> Log<I> {
             logical_bytes: segments.clone().map(|segment| segment.end).sum(),
             physical_bytes: segments.clone().map(|segment| segment.file_size).sum(),
             segments: segments.map(super::segments::Segment::stats).collect(),
-            unflushed_bytes: state.appender.unflushed(),
+            // What failed is not waiting any more.
+            unflushed_bytes: match state.failed {
+                Some(_) => 0,
+                None => state.appender.unflushed(),
+            },
             durable_end: state.appender.durable().next,
         }
     }

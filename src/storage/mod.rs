@@ -40,7 +40,7 @@ pub use error::{LogError, ReadError};
 pub use listener::{LogListener, RecoveryObserver, SnapshotRejected};
 pub use log::Log;
 pub use options::{
-    Damage, Durability, LogOptions, LogStats, Recovered, SegmentStats, Slice, StorageConfig,
-    StorageCounters,
+    Damage, Durability, LogOptions, LogStats, Recovered, RecoveryChecks, SegmentStats, Slice,
+    StorageConfig, StorageCounters,
 };
 pub use shard::ShardStorage;

@@ -19,6 +19,24 @@ pub struct StorageConfig {
     pub open_files: usize,
 }
 
+/// What a recovery believes only after a check. Off only in tests that show what each check is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecoveryChecks {
+    /// A chunk belongs to the present life of the log.
+    pub incarnations: bool,
+    /// What follows a bad place does not say that the place was durable.
+    pub flushed_marks: bool,
+}
+
+impl Default for RecoveryChecks {
+    fn default() -> Self {
+        Self {
+            incarnations: true,
+            flushed_marks: true,
+        }
+    }
+}
+
 /// When an append counts as persisted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {

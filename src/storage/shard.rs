@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    StorageConfig, StorageCounters,
+    RecoveryChecks, StorageConfig, StorageCounters,
     cache::{Cache, LogKey},
     files::OpenFiles,
     wait::Signal,
@@ -17,6 +17,7 @@ use crate::io::{Disk, Io};
 pub struct ShardStorage<I: Io> {
     pub(super) io: I,
     pub(super) config: StorageConfig,
+    pub(super) checks: RecoveryChecks,
     pub(super) cache: RefCell<Cache<<I as Disk>::Buffer>>,
     pub(super) files: RefCell<OpenFiles<<I as Disk>::File>>,
     counters: RefCell<StorageCounters>,
@@ -29,8 +30,15 @@ impl<I: Io> ShardStorage<I> {
     /// Storage in `config.data_dir`.
     #[must_use]
     pub fn new(io: I, config: StorageConfig) -> Rc<Self> {
+        Self::with_checks(io, config, RecoveryChecks::default())
+    }
+
+    /// The same with some checks left out: see [`RecoveryChecks`].
+    #[must_use]
+    pub fn with_checks(io: I, config: StorageConfig, checks: RecoveryChecks) -> Rc<Self> {
         Rc::new(Self {
             io,
+            checks,
             cache: RefCell::new(Cache::new(config.cache_size)),
             files: RefCell::new(OpenFiles::new(config.open_files)),
             config,

@@ -4,12 +4,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use millstream::{
     io::sim::{CrashPolicy, Sim, SimDisk},
-    storage::Durability,
+    storage::{Durability, RecoveryChecks},
 };
 use millstream_protocol::LeaderEpoch;
 
 use crate::{
-    oracle::{Found, Oracle, Shared, disk, recover},
+    oracle::{Found, Oracle, Shared, disk, recover, with_checks},
     workload::Workload,
 };
 
@@ -118,22 +118,86 @@ fn without_flushes_the_test_fails() {
 }
 
 /// Crash, recover, go on, crash again: lives follow lives on one disk.
+fn crashes_in_a_row(seed: u64) -> Result<(), String> {
+    let disk = disk();
+    let shared = Shared::default();
+    for life in 0..8u64 {
+        let salt = seed << 16 ^ life;
+        let cut = 3 + (salt.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) % 120;
+        let epoch = i32::try_from(life).unwrap();
+        let policy = policies(salt, cut)[usize::try_from(salt % 5).unwrap()];
+        let lived = catch_unwind(AssertUnwindSafe(|| {
+            run(salt, epoch, &disk, Some(cut), &shared);
+            check(salt, &disk, policy, &shared.0.borrow())
+        }));
+        let problem = match lived {
+            Ok(Ok(())) => {
+                disk.crash(policy);
+                continue;
+            }
+            Ok(Err(problem)) => problem,
+            Err(_) => "a panic".to_owned(),
+        };
+        return Err(format!(
+            "seed {seed}, life {life}, cut {cut}, {policy:?}: {problem}"
+        ));
+    }
+    Ok(())
+}
+
 #[test]
 fn many_crashes_in_a_row() {
-    for seed in 0..40 {
-        let disk = disk();
-        let shared = Shared::default();
-        for life in 0..8u64 {
-            let salt = seed << 16 ^ life;
-            let cut = 3 + (salt.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) % 120;
-            let epoch = i32::try_from(life).unwrap();
-            run(salt, epoch, &disk, Some(cut), &shared);
-            let policy = policies(salt, cut)[usize::try_from(salt % 5).unwrap()];
-            let oracle = shared.0.borrow();
-            if let Err(problem) = check(salt, &disk, policy, &oracle) {
-                panic!("seed {seed}, life {life}, cut {cut}, {policy:?}: {problem}");
-            }
-            disk.crash(policy);
+    for seed in 0..60 {
+        if let Err(problem) = crashes_in_a_row(seed) {
+            panic!("{problem}");
         }
     }
+}
+
+#[test]
+fn without_the_check_of_lives_stale_chunks_come_back() {
+    let checks = RecoveryChecks {
+        incarnations: false,
+        ..RecoveryChecks::default()
+    };
+    let problem = with_checks(checks, || {
+        (0..60).find_map(|seed| crashes_in_a_row(seed).err())
+    });
+    assert!(problem.is_some(), "the crash tests do not need the check");
+}
+
+/// A buffered log may lose what it acknowledged, but holds nothing else.
+#[test]
+fn a_buffered_log_keeps_a_prefix() {
+    for seed in 100..104 {
+        let whole = disk();
+        let before = whole.operations();
+        run_buffered(seed, &whole, None);
+        for cut in 0..=whole.operations() - before {
+            let disk = disk();
+            let shared = run_buffered(seed, &disk, Some(cut));
+            for policy in policies(seed, cut) {
+                if let Err(problem) = check(seed, &disk, policy, &shared.0.borrow()) {
+                    panic!("seed {seed}, cut {cut}, {policy:?}: {problem}");
+                }
+            }
+        }
+    }
+}
+
+fn run_buffered(seed: u64, disk: &SimDisk, cut: Option<u64>) -> Shared {
+    if let Some(cut) = cut {
+        disk.cut_after(cut);
+    }
+    let shared = Shared::default();
+    shared.0.borrow_mut().buffered = true;
+    let workload = Workload {
+        durability: Durability::Buffered,
+        ..workload(seed, 0)
+    };
+    let listener = shared.clone();
+    Sim::new(seed)
+        .with_disk(disk)
+        .run_until_cut(|io| workload.run(io, listener));
+    shared
 }

@@ -4,5 +4,7 @@
 //! A failure names its seed and cut; `log_cuts` runs one again with `MILLSTREAM_CRASH=seed,cut`.
 
 mod log_cuts;
+mod log_damage;
+mod log_faults;
 mod oracle;
 mod workload;

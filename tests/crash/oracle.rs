@@ -1,6 +1,9 @@
 //! What a log must hold after a crash, kept outside the simulation that dies.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+};
 
 use millstream::{
     io::{
@@ -8,8 +11,8 @@ use millstream::{
         sim::{Sim, SimDisk, SimIo},
     },
     storage::{
-        Log, LogError, LogListener, LogOptions, ReadError, Recovered, RecoveryObserver,
-        ShardStorage, SnapshotRejected, StorageConfig,
+        Log, LogError, LogListener, LogOptions, ReadError, Recovered, RecoveryChecks,
+        RecoveryObserver, ShardStorage, SnapshotRejected, StorageConfig,
     },
 };
 use millstream_protocol::{
@@ -38,6 +41,8 @@ pub struct Oracle {
     pub log_start_asked: Offset,
     /// Where a truncation under way will cut: nothing above may be counted on any more.
     pub cutting: Option<Offset>,
+    /// Acknowledged means no more than "in memory".
+    pub buffered: bool,
     /// The log failed.
     pub failed: bool,
     pub checkpoints_wanted: u32,
@@ -94,7 +99,7 @@ impl Oracle {
             .cutting
             .unwrap_or(self.acknowledged)
             .min(self.acknowledged);
-        if *log_end < acknowledged {
+        if *log_end < acknowledged && !self.buffered {
             return Err(format!(
                 "acknowledged up to {acknowledged}, ends at {log_end}"
             ));
@@ -219,7 +224,19 @@ pub fn storage(io: &SimIo) -> Rc<ShardStorage<SimIo>> {
         unflushed_limit: 16 << 20,
         open_files: 2,
     };
-    ShardStorage::new(io.clone(), config)
+    ShardStorage::with_checks(io.clone(), config, CHECKS.get())
+}
+
+thread_local! {
+    static CHECKS: Cell<RecoveryChecks> = Cell::default();
+}
+
+/// Runs a test with some checks of recovery left out.
+pub fn with_checks<T>(checks: RecoveryChecks, test: impl FnOnce() -> T) -> T {
+    CHECKS.set(checks);
+    let result = test();
+    CHECKS.set(RecoveryChecks::default());
+    result
 }
 
 /// A disk with a durable data directory, which the broker makes before any log.
@@ -240,17 +257,29 @@ pub fn options() -> LogOptions {
     }
 }
 
+/// A log, what its recovery found, and what it showed.
+pub type Opened = (Rc<Log<SimIo>>, Recovered, Seen);
+
 /// Opens the log.
 pub async fn open(
     storage: &Rc<ShardStorage<SimIo>>,
     options: LogOptions,
     listener: &Shared,
-) -> (Rc<Log<SimIo>>, Recovered, Seen) {
+) -> Opened {
+    let opened = try_open(storage, options, listener).await;
+    opened.expect("nothing stands against opening it")
+}
+
+/// Opens the log on a disk that may fail.
+pub async fn try_open(
+    storage: &Rc<ShardStorage<SimIo>>,
+    options: LogOptions,
+    listener: &Shared,
+) -> Result<Opened, LogError> {
     let mut seen = Seen::default();
     let listener: Rc<dyn LogListener> = Rc::new(listener.clone());
     let opened = Log::open(storage, id(), options, listener, &mut seen).await;
-    let (log, recovered) = opened.expect("nothing stands against opening it");
-    (log, recovered, seen)
+    opened.map(|(log, recovered)| (log, recovered, seen))
 }
 
 /// Opens the log on `io` and reads all of it.

@@ -8,7 +8,7 @@ use millstream::{
 };
 use millstream_protocol::{LeaderEpoch, Offset};
 
-use crate::oracle::{Shared, batch, open, options, snapshot, storage};
+use crate::oracle::{Shared, batch, options, snapshot, storage, try_open};
 
 /// What the user does.
 #[derive(Clone, Debug)]
@@ -28,7 +28,9 @@ impl Workload {
             durability: self.durability,
             ..options()
         };
-        let (mut log, recovered, _) = open(&storage(&io), options, &shared).await;
+        let Ok((mut log, recovered, _)) = try_open(&storage(&io), options, &shared).await else {
+            return;
+        };
         {
             // What was recovered is what the log is from now on.
             let oracle = &mut *shared.0.borrow_mut();
@@ -81,7 +83,7 @@ impl Workload {
                     durability: self.durability,
                     ..options()
                 };
-                let (again, recovered, _) = open(&storage(io), options, shared).await;
+                let (again, recovered, _) = try_open(&storage(io), options, shared).await?;
                 assert_eq!(recovered.log_end, end, "a clean stop keeps all");
                 assert_eq!(recovered.report, None, "and needs nothing done");
                 *log = again;

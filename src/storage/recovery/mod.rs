@@ -120,6 +120,15 @@ pub(super) async fn recover<I: Io>(
             ..empty()
         });
     }
+    let start = if storage.checks.incarnations {
+        start
+    } else {
+        let incarnations = start.incarnations.clone().unchecked();
+        Start {
+            incarnations,
+            ..start
+        }
+    };
     if let Some(damage) = start.damage.clone() {
         // What cannot even be started from is left exactly as it is.
         feed_snapshot(&start, observer);

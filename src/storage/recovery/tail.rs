@@ -20,7 +20,9 @@ use crate::{
 impl<I: Io> Recovery<'_, I> {
     pub(super) async fn conclude(&self, mut scan: Scan) -> Result<Found, LogError> {
         let beyond = self.search(&scan).await?;
-        if let Some(damage) = self.judge(&scan, &beyond) {
+        if self.storage.checks.flushed_marks
+            && let Some(damage) = self.judge(&scan, &beyond)
+        {
             return Ok(self.found(scan, Some(damage)));
         }
         self.make_durable(&scan).await?;
