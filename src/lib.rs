@@ -10,6 +10,7 @@ pub mod control;
 pub mod controller;
 pub mod host;
 pub mod io;
+pub mod logging;
 pub mod net;
 pub mod partition;
 pub mod session;

@@ -3,7 +3,10 @@
 //! Shards keep counters of their own kind; a source turns them into families at each scrape, so
 //! nothing on the data path knows of metrics.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    borrow::Cow,
+    sync::{Mutex, PoisonError},
+};
 
 use prometheus_client::{
     collector::Collector,
@@ -54,7 +57,7 @@ impl Sample {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Family {
     /// Its name, without `_total`.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// One sentence.
     pub help: &'static str,
     /// What kind of number.
@@ -67,12 +70,12 @@ impl Family {
     /// A family of counters.
     #[must_use]
     pub fn counter(
-        name: &'static str,
+        name: impl Into<Cow<'static, str>>,
         help: &'static str,
         samples: impl IntoIterator<Item = Sample>,
     ) -> Self {
         Self {
-            name,
+            name: name.into(),
             help,
             kind: Kind::Counter,
             samples: samples.into_iter().collect(),
@@ -82,12 +85,12 @@ impl Family {
     /// A family of gauges.
     #[must_use]
     pub fn gauge(
-        name: &'static str,
+        name: impl Into<Cow<'static, str>>,
         help: &'static str,
         samples: impl IntoIterator<Item = Sample>,
     ) -> Self {
         Self {
-            name,
+            name: name.into(),
             help,
             kind: Kind::Gauge,
             samples: samples.into_iter().collect(),
@@ -119,7 +122,7 @@ impl Collector for Collected {
                 Kind::Gauge => MetricType::Gauge,
             };
             let mut metric =
-                encoder.encode_descriptor(family.name, family.help, None, metric_type)?;
+                encoder.encode_descriptor(&family.name, family.help, None, metric_type)?;
             for sample in &family.samples {
                 if sample.labels.is_empty() {
                     encode_value(&mut metric, family.kind, sample.value)?;

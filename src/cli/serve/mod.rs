@@ -1,0 +1,203 @@
+//! `millstream serve`: starts the broker and stays until a signal.
+//!
+//! The order: settings, logging, the host, the data directory, the ports, the control plane, the
+//! admin server (so that a long recovery can be watched), the shards, the banner. It stops the
+//! other way round.
+
+mod banner;
+mod plan;
+mod signals;
+mod watch;
+
+use std::{
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use clap::Args;
+
+use super::failure;
+use crate::{
+    admin::{Admin, AdminSources, process_families},
+    broker::Broker,
+    control::{self, Control, ControlThreads, DataDir},
+    host::{self, DiskFacts},
+    logging,
+    settings::{Environment, Flags, Settings},
+};
+use banner::Banner;
+use plan::Plan;
+use watch::Watch;
+
+/// Arguments of `millstream serve`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  millstream serve
+  millstream serve --data-dir /var/lib/millstream --listen 0.0.0.0:7400
+  millstream serve --config /etc/millstream.toml --print-config
+
+The first SIGINT or SIGTERM stops the broker cleanly, a second one at once.")]
+pub struct ServeArgs {
+    #[command(flatten)]
+    flags: Flags,
+}
+
+impl ServeArgs {
+    /// Runs the broker until a signal ends it.
+    ///
+    /// # Errors
+    /// What the settings, the host or the data directory lack, in one sentence.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let environment = Environment::of_process();
+        let resolved = self.flags.resolve(&environment).map_err(failure::usage)?;
+        if self.flags.print_config {
+            print!("{resolved}");
+            return Ok(ExitCode::SUCCESS);
+        }
+        logging::start(resolved.settings.log_format, &resolved.settings.log_level);
+        logging::abort_on_panic();
+        for variable in environment.misspelt() {
+            tracing::warn!(
+                variable,
+                "an environment variable looks like a misspelt setting"
+            );
+        }
+        serve(&resolved.settings)
+    }
+}
+
+fn serve(settings: &Settings) -> anyhow::Result<ExitCode> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the time to ready, measured before any shard"
+    )]
+    let begin = Instant::now();
+    let signals = signals::listen().context("cannot listen for signals")?;
+    host::check_kernel()?;
+    let open_files = host::raise_limits()?;
+    let dir = DataDir::open(&settings.data_dir)?;
+    let disk = host::disk_facts(dir.path())
+        .with_context(|| format!("cannot write to {}", dir.path().display()))?;
+    warn_of_surprises(settings, &dir, &disk);
+    host::check_port(settings.listen, "listen")?;
+    if let Some(address) = settings.admin_listen {
+        host::check_port(address, "admin-listen")?;
+    }
+    let plan = Plan::of(settings, &dir, &disk, &host::resources(), open_files);
+    let (control, control_threads) = control::start(&dir, settings.topic_defaults.clone())?;
+    let running = Running::start(settings, &plan, control, control_threads)?;
+    let banner = Banner {
+        plan: &plan,
+        disk: &disk,
+        address: running.broker.addresses()[0],
+        admin: running.admin.as_ref().map(Admin::address),
+        time_to_ready: begin.elapsed(),
+    };
+    banner.print();
+    signals.wait();
+    tracing::info!("stopping; a second signal ends the broker at once");
+    running.stop(Duration::from_millis(settings.shutdown_timeout_ms))
+}
+
+fn warn_of_surprises(settings: &Settings, dir: &DataDir, disk: &DiskFacts) {
+    if settings.direct_io && !disk.direct {
+        let (path, file_system) = (dir.path().display(), &disk.file_system);
+        tracing::warn!(
+            "{path} ({file_system}) cannot do direct I/O: running through the page cache, slower \
+             and with less even latency"
+        );
+    }
+    for (address, what) in [
+        (Some(settings.listen), "listen"),
+        (settings.admin_listen, "admin-listen"),
+    ] {
+        if let Some(address) = address.filter(|address| !host::is_loopback(address)) {
+            tracing::warn!(
+                "--{what} {address} is reachable from other hosts, and there is no authentication \
+                 or encryption yet: whoever can connect can read, write and delete everything"
+            );
+        }
+    }
+}
+
+/// Everything that has to be stopped.
+struct Running {
+    ready: Arc<AtomicBool>,
+    admin: Option<Admin>,
+    broker: Broker,
+    control_threads: ControlThreads,
+}
+
+impl Running {
+    fn start(
+        settings: &Settings,
+        plan: &Plan,
+        control: Control,
+        control_threads: ControlThreads,
+    ) -> anyhow::Result<Self> {
+        let ready = Arc::new(AtomicBool::new(false));
+        let watch = Arc::new(Watch::default());
+        let admin = settings.admin_listen.map(|address| {
+            let sources = sources(&ready, &watch, &control);
+            Admin::start(address, sources).with_context(|| format!("cannot listen on {address}"))
+        });
+        let admin = admin.transpose()?;
+        let broker = Broker::start(&plan.broker, &control)?;
+        watch.set_counters(broker.counters().to_vec());
+        ready.store(true, Ordering::Release);
+        Ok(Self {
+            ready,
+            admin,
+            broker,
+            control_threads,
+        })
+    }
+
+    fn stop(self, deadline: Duration) -> anyhow::Result<ExitCode> {
+        self.ready.store(false, Ordering::Release);
+        if let Err(error) = self.broker.stop(deadline) {
+            tracing::error!(
+                "{error}: giving up (--shutdown-timeout); what was acknowledged is durable, the \
+                 next start verifies the rest"
+            );
+            // Threads that do not end would keep the process: nothing more can be done for them.
+            std::process::exit(1);
+        }
+        self.control_threads.stop();
+        if let Some(admin) = self.admin {
+            admin.stop();
+        }
+        tracing::info!("stopped cleanly");
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn sources(ready: &Arc<AtomicBool>, watch: &Arc<Watch>, control: &Control) -> AdminSources {
+    let ready = Arc::clone(ready);
+    let (counters, shards) = (Arc::clone(watch), Arc::clone(watch));
+    let (metadata, health) = (control.clone(), control.clone());
+    let log_works = |control: &Control| match control.is_healthy() {
+        true => Ok(()),
+        false => Err("the metadata log failed: restart the broker".to_owned()),
+    };
+    AdminSources {
+        metrics: vec![
+            Box::new(process_families),
+            Box::new(move || watch::control_families(&metadata)),
+            Box::new(move || counters.families()),
+        ],
+        health: Box::new(move || {
+            log_works(&health)?;
+            shards.stuck_shard()
+        }),
+        ready: Box::new(move || match ready.load(Ordering::Acquire) {
+            true => Ok(()),
+            false => Err("the broker is starting or stopping".to_owned()),
+        }),
+    }
+}

@@ -1,0 +1,113 @@
+//! From settings and what the host has to what the broker is told. Pure.
+
+use std::time::Duration;
+
+use crate::{
+    broker::{Authentication, BrokerSettings, ListenerProtocol, ListenerSettings},
+    control::DataDir,
+    host::{DiskFacts, Resources},
+    settings::Settings,
+};
+
+/// How long a shard of a dedicated host spins before it sleeps.
+const DEDICATED_SPIN: Duration = Duration::from_micros(200);
+/// Descriptors that are no segment files: connections, rings, the metadata log.
+const OTHER_FILES_SHARE: u64 = 2;
+/// More descriptors than this for segment files gain nothing.
+const MAX_SEGMENT_FILES: u64 = 32_768;
+
+/// What the broker is told, and what of it people want to see.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) broker: BrokerSettings,
+}
+
+impl Plan {
+    pub(super) fn of(
+        settings: &Settings,
+        dir: &DataDir,
+        disk: &DiskFacts,
+        resources: &Resources,
+        open_files: u64,
+    ) -> Self {
+        let listener = ListenerSettings {
+            name: "native".to_owned(),
+            protocol: ListenerProtocol::Native,
+            address: settings.listen,
+            advertised: settings.advertise.clone().map(|it| (it.host, it.port)),
+            authentication: Authentication::None,
+        };
+        let segment_files = (open_files / OTHER_FILES_SHARE).min(MAX_SEGMENT_FILES);
+        Self {
+            broker: BrokerSettings {
+                data_dir: dir.path().to_owned(),
+                listeners: vec![listener],
+                shard_cpus: shard_cpus(settings, resources),
+                memory: settings
+                    .memory_bytes
+                    .unwrap_or_else(|| resources.default_memory_bytes()),
+                direct_io: settings.direct_io && disk.direct,
+                spin: settings.dedicated.then_some(DEDICATED_SPIN),
+                open_files: usize::try_from(segment_files).unwrap_or(usize::MAX),
+            },
+        }
+    }
+}
+
+/// The core of each shard, or none where it may roam: with more shards than cores, pinning would
+/// only keep them from spreading.
+fn shard_cpus(settings: &Settings, resources: &Resources) -> Vec<Option<usize>> {
+    let usable = match &settings.cores {
+        Some(cores) => Resources {
+            cores: cores.clone(),
+            ..resources.clone()
+        },
+        None => resources.clone(),
+    };
+    let count = settings
+        .shards
+        .unwrap_or_else(|| usable.default_shard_count()) as usize;
+    let pinned = settings.pin && count <= usable.cores.len();
+    (0..count)
+        .map(|shard| pinned.then(|| usable.cores[shard]))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cpus(settings: Settings, cores: &[usize], cpu_quota: Option<f64>) -> Vec<Option<usize>> {
+        let resources = Resources {
+            cores: cores.to_vec(),
+            cpu_quota,
+            memory_limit_bytes: 1 << 30,
+        };
+        shard_cpus(&settings, &resources)
+    }
+
+    #[test]
+    fn shards_get_cores() {
+        let defaults = Settings::default;
+        assert_eq!(cpus(defaults(), &[2, 5], None), [Some(2), Some(5)]);
+        assert_eq!(
+            cpus(defaults(), &[0, 1, 2, 3], Some(1.5)),
+            [Some(0), Some(1)]
+        );
+        let four = Settings {
+            shards: Some(4),
+            ..defaults()
+        };
+        assert_eq!(cpus(four, &[0, 1], None), [None; 4]);
+        let chosen = Settings {
+            cores: Some(vec![3]),
+            ..defaults()
+        };
+        assert_eq!(cpus(chosen, &[0, 1, 2, 3], None), [Some(3)]);
+        let free = Settings {
+            pin: false,
+            ..defaults()
+        };
+        assert_eq!(cpus(free, &[0, 1], None), [None, None]);
+    }
+}
