@@ -55,3 +55,30 @@ pub use millstream_protocol::{
     },
 };
 pub use producer::{Delivered, Delivery, Producer, ProducerBuilder, ProducerRecord, TrySendError};
+
+/// The pure machines and what they speak of, for simulations that bring a shell of their own. Not
+/// part of the API: anything here may change at any time.
+#[doc(hidden)]
+#[allow(
+    missing_docs,
+    reason = "documented where the shells of this crate use them"
+)]
+pub mod machines {
+    pub use crate::metadata::{Leader, Node, Topic};
+
+    /// The producer's.
+    pub mod producer {
+        pub use crate::producer::{
+            delivery::BatchPlace,
+            machine::{
+                Action, BatchId, Config, Contents, Event, Identity, Machine, Parcel, ProduceSend,
+                Refusal, RequestId, Stamp,
+            },
+        };
+    }
+
+    /// The consumer's.
+    pub mod consumer {
+        pub use crate::consumer::machine::{Action, Config, Event, FetchId, Item, Machine};
+    }
+}

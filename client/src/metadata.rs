@@ -27,22 +27,28 @@ const MIN_REFRESH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A shard of a broker: what requests are sent to, and what they are batched by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Node {
+pub struct Node {
+    /// The broker.
     pub broker: BrokerId,
+    /// Its shard.
     pub shard: ShardId,
 }
 
 /// Who leads a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Leader {
+pub struct Leader {
+    /// Where it is led.
     pub node: Node,
+    /// Since when.
     pub epoch: LeaderEpoch,
 }
 
 /// A topic as last heard.
 #[derive(Clone, Debug)]
-pub(crate) struct Topic {
+pub struct Topic {
+    /// Its name.
     pub name: Arc<str>,
+    /// Its identity.
     pub id: TopicId,
     /// By partition index; none while a partition has no leader.
     pub leaders: Vec<Option<Leader>>,

@@ -6,7 +6,7 @@
 mod batch;
 mod builder;
 mod driver;
-mod machine;
+pub(crate) mod machine;
 mod record;
 
 use std::{

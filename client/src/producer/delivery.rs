@@ -24,7 +24,8 @@ enum State {
 
 /// Where a whole batch is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct BatchPlace {
+pub struct BatchPlace {
+    /// The partition.
     pub partition: PartitionIndex,
     /// Offset of the first record, or -1 if unknown.
     pub base_offset: Offset,

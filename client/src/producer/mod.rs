@@ -4,9 +4,9 @@
 //! await or an encoding; the driver, one task per producer, is woken once per batch, not per record.
 
 mod builder;
-mod delivery;
+pub(crate) mod delivery;
 mod driver;
-mod machine;
+pub(crate) mod machine;
 mod record;
 
 use std::{

@@ -4,6 +4,10 @@
 //! partitions of one shard share requests. What arrived waits in one queue, in order of arrival, and
 //! [`Machine::take`] hands it out. Promises, for each partition: records come in offset order, each
 //! once, none skipped, unless an obstacle is reported or a policy says so.
+#![allow(
+    missing_docs,
+    reason = "pub for simulations only, and hidden from the documentation"
+)]
 
 mod fetch;
 mod partition;
@@ -40,11 +44,11 @@ use crate::{
 
 /// Numbers the fetches of one consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct FetchId(pub u64);
+pub struct FetchId(pub u64);
 
 /// The settings that decide anything here.
 #[derive(Clone, Debug)]
-pub(crate) struct Config {
+pub struct Config {
     pub prefetch_bytes: usize,
     pub fetch_bytes: usize,
     pub max_wait_ms: u32,
@@ -56,7 +60,7 @@ pub(crate) struct Config {
 
 /// What happened.
 #[derive(Debug)]
-pub(crate) enum Event {
+pub enum Event {
     /// Read this partition from this offset on, or move it there.
     Assigned {
         at: TopicPartition,
@@ -82,7 +86,7 @@ pub(crate) enum Event {
 
 /// What to do.
 #[derive(Debug)]
-pub(crate) enum Action {
+pub enum Action {
     Fetch {
         id: FetchId,
         node: Node,
@@ -98,13 +102,13 @@ pub(crate) enum Action {
 
 /// What waits to be handed out.
 #[derive(Debug)]
-pub(crate) enum Item {
+pub enum Item {
     Batch(ConsumerBatch),
     Obstacle(TopicPartition, ConsumeError),
 }
 
 #[derive(Debug)]
-pub(crate) struct Machine {
+pub struct Machine {
     config: Config,
     backoff: Backoff,
     partitions: BTreeMap<TopicPartition, Partition>,
@@ -122,7 +126,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn new(config: Config) -> Self {
+    pub fn new(config: Config) -> Self {
         Self {
             backoff: Backoff::new(config.seed),
             config,
@@ -138,7 +142,7 @@ impl Machine {
     }
 
     /// Decides what to do about an event, and about everything due by `now`.
-    pub(crate) fn apply(&mut self, now: Duration, event: Event, actions: &mut Vec<Action>) {
+    pub fn apply(&mut self, now: Duration, event: Event, actions: &mut Vec<Action>) {
         match event {
             Event::Assigned {
                 at,
@@ -165,7 +169,7 @@ impl Machine {
 
     /// The next thing to hand out; an obstacle only if the caller has room for one. Tick afterwards:
     /// there is room to read ahead again.
-    pub(crate) fn take(&mut self, obstacles_too: bool) -> Option<Item> {
+    pub fn take(&mut self, obstacles_too: bool) -> Option<Item> {
         loop {
             if !obstacles_too && matches!(self.queue.front(), Some(Item::Obstacle(..))) {
                 return None;
@@ -186,34 +190,34 @@ impl Machine {
         }
     }
 
-    pub(crate) fn has_items(&self) -> bool {
+    pub fn has_items(&self) -> bool {
         !self.queue.is_empty()
     }
 
     /// When there is something to do although nothing happens.
-    pub(crate) fn deadline(&self, now: Duration) -> Option<Duration> {
+    pub fn deadline(&self, now: Duration) -> Option<Duration> {
         let pauses = self.partitions.values().filter_map(|it| it.backoff_until);
         let pauses = pauses.chain(self.lookups.deadline());
         pauses.filter(|until| *until > now).min()
     }
 
-    pub(crate) fn assignment(&self) -> Vec<(Arc<str>, TopicPartition)> {
+    pub fn assignment(&self) -> Vec<(Arc<str>, TopicPartition)> {
         let assigned = self.partitions.iter();
         assigned
             .map(|(at, it)| (Arc::clone(&it.topic), *at))
             .collect()
     }
 
-    pub(crate) fn position(&self, at: TopicPartition) -> Option<Offset> {
+    pub fn position(&self, at: TopicPartition) -> Option<Offset> {
         self.partitions.get(&at).map(|it| it.position)
     }
 
-    pub(crate) fn high_watermark(&self, at: TopicPartition) -> Option<Offset> {
+    pub fn high_watermark(&self, at: TopicPartition) -> Option<Offset> {
         self.partitions.get(&at)?.high_watermark
     }
 
     /// Whether everything that consumers may see has been handed out, as of the last replies.
-    pub(crate) fn is_at_end(&self) -> bool {
+    pub fn is_at_end(&self) -> bool {
         self.partitions.values().all(Partition::is_at_end)
     }
 
@@ -272,7 +276,7 @@ impl Machine {
 
     /// Asserts what must always hold.
     #[cfg(test)]
-    pub(crate) fn check(&self) {
+    pub fn check(&self) {
         let size_of = |wanted: Option<TopicPartition>| -> usize {
             let sizes = self.queue.iter().map(|item| match item {
                 Item::Batch(batch) if wanted.is_none_or(|at| at == batch.at) => batch.size(),

@@ -17,7 +17,7 @@ use crate::{metadata::Topic, producer::record::ProducerRecord};
 
 /// A record that was taken.
 #[derive(Debug)]
-pub(crate) struct Appended<H> {
+pub struct Appended<H> {
     pub handle: H,
     /// The record's place in its batch.
     pub index: u32,
@@ -27,7 +27,7 @@ pub(crate) struct Appended<H> {
 
 /// Why a record was not taken; nothing changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub enum Refusal {
     /// Look the topic up and report it first.
     UnknownTopic,
     UnknownPartition {
@@ -47,7 +47,7 @@ pub(crate) enum Refusal {
 }
 
 impl<H: Clone + Default> Machine<H> {
-    pub(crate) fn append(
+    pub fn append(
         &mut self,
         now: Duration,
         record: &ProducerRecord,

@@ -7,15 +7,15 @@ use millstream_protocol::{ProducerEpoch, ProducerId, batch::BatchBuilder};
 
 /// Numbers batches of one producer in the order they were begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct BatchId(pub u64);
+pub struct BatchId(pub u64);
 
 /// Numbers the requests of one producer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct RequestId(pub u64);
+pub struct RequestId(pub u64);
 
 /// An idempotent producer's identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Identity {
+pub struct Identity {
     pub id: ProducerId,
     pub epoch: ProducerEpoch,
 }
@@ -23,7 +23,7 @@ pub(crate) struct Identity {
 /// What tells the broker that it has a batch already (KIP-98). Given at the first attempt and kept
 /// through every retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stamp {
+pub struct Stamp {
     pub identity: Identity,
     pub base_sequence: i32,
 }

@@ -9,6 +9,10 @@
 //!   that what gets a new sequence has not been written.
 //!
 //! `H` is the shell's handle of a batch: made when the batch begins, given back when it settles.
+#![allow(
+    missing_docs,
+    reason = "pub for simulations only, and hidden from the documentation"
+)]
 
 mod append;
 mod batch;
@@ -30,7 +34,7 @@ use millstream_protocol::{
     messages::ProducePartitionResult,
 };
 
-pub(crate) use self::{
+pub use self::{
     append::Refusal,
     batch::{BatchId, Identity, RequestId, Stamp},
 };
@@ -47,11 +51,11 @@ use crate::{
 };
 
 /// How many batches of one producer and partition a broker can recognise (KIP-98).
-pub(crate) const MAX_IDEMPOTENT_IN_FLIGHT: usize = 5;
+pub const MAX_IDEMPOTENT_IN_FLIGHT: usize = 5;
 
 /// The settings that decide anything here.
 #[derive(Clone, Debug)]
-pub(crate) struct Config {
+pub struct Config {
     pub linger: Duration,
     pub batch_size: usize,
     pub buffer_memory: usize,
@@ -66,7 +70,7 @@ pub(crate) struct Config {
 
 /// What happened.
 #[derive(Debug)]
-pub(crate) enum Event {
+pub enum Event {
     /// A topic was looked up, for the first time or again.
     TopicLearned(Arc<Topic>),
     /// Looking a topic up again failed.
@@ -86,7 +90,7 @@ pub(crate) enum Event {
 
 /// What to do.
 #[derive(Debug)]
-pub(crate) enum Action<H> {
+pub enum Action<H> {
     /// Encode what is not encoded, report it with [`Machine::encoded`], and send.
     Send(ProduceSend),
     InitProducerId,
@@ -106,14 +110,14 @@ pub(crate) enum Action<H> {
 
 /// One request: batches of different partitions of one shard.
 #[derive(Debug)]
-pub(crate) struct ProduceSend {
+pub struct ProduceSend {
     pub request: RequestId,
     pub node: Node,
     pub parcels: Vec<Parcel>,
 }
 
 #[derive(Debug)]
-pub(crate) struct Parcel {
+pub struct Parcel {
     pub partition: TopicPartition,
     pub leader_epoch: LeaderEpoch,
     pub batch: BatchId,
@@ -122,7 +126,7 @@ pub(crate) struct Parcel {
 
 /// A batch for the shell to encode, as far as it is not encoded yet.
 #[derive(Debug)]
-pub(crate) enum Contents {
+pub enum Contents {
     Records(BatchBuilder, Option<Stamp>),
     Encoded(Bytes),
     /// Encoded, to be given another stamp.
@@ -130,7 +134,7 @@ pub(crate) enum Contents {
 }
 
 #[derive(Debug)]
-pub(crate) struct Machine<H> {
+pub struct Machine<H> {
     config: Config,
     backoff: Backoff,
     names: BTreeMap<Arc<str>, TopicId>,
@@ -178,7 +182,7 @@ enum IdentityState {
 
 impl Contents {
     /// The batch's bytes; compresses, so call it where that holds nobody up.
-    pub(crate) fn encode(self, compression: Compression) -> Bytes {
+    pub fn encode(self, compression: Compression) -> Bytes {
         match self {
             Self::Records(mut builder, stamp) => {
                 let producer = stamp.map(|stamp| {
@@ -199,7 +203,7 @@ impl Contents {
 }
 
 impl<H: Clone + Default> Machine<H> {
-    pub(crate) fn new(mut config: Config) -> Self {
+    pub fn new(mut config: Config) -> Self {
         config.max_in_flight = config.max_in_flight.max(1);
         if config.idempotent {
             config.max_in_flight = config.max_in_flight.min(MAX_IDEMPOTENT_IN_FLIGHT);
@@ -224,7 +228,7 @@ impl<H: Clone + Default> Machine<H> {
     }
 
     /// Decides what to do about an event, and about everything due by `now`.
-    pub(crate) fn apply(&mut self, now: Duration, event: Event, actions: &mut Vec<Action<H>>) {
+    pub fn apply(&mut self, now: Duration, event: Event, actions: &mut Vec<Action<H>>) {
         match event {
             Event::TopicLearned(topic) => self.learn_topic(&topic, actions),
             Event::TopicLookupFailed(id, error) => self.lookup_failed(now, id, error, actions),
@@ -246,7 +250,7 @@ impl<H: Clone + Default> Machine<H> {
     }
 
     /// Takes a batch's encoded bytes back, for retries. Comes before the outcome of its request.
-    pub(crate) fn encoded(&mut self, partition: TopicPartition, batch: BatchId, bytes: Bytes) {
+    pub fn encoded(&mut self, partition: TopicPartition, batch: BatchId, bytes: Bytes) {
         let Some(batch) = self.batch_mut(partition, batch) else {
             return;
         };
@@ -254,7 +258,7 @@ impl<H: Clone + Default> Machine<H> {
     }
 
     /// When there is something to do although nothing happens.
-    pub(crate) fn deadline(&self, now: Duration) -> Option<Duration> {
+    pub fn deadline(&self, now: Duration) -> Option<Duration> {
         let conditions = self.conditions(now);
         let mut deadlines = Vec::new();
         for at in &self.active {
@@ -277,12 +281,12 @@ impl<H: Clone + Default> Machine<H> {
     }
 
     /// Every batch begun before this one counts for a flush that starts now.
-    pub(crate) fn flush_mark(&self) -> BatchId {
+    pub fn flush_mark(&self) -> BatchId {
         self.next_batch
     }
 
     /// Whether every batch before `mark` has settled.
-    pub(crate) fn is_settled_before(&self, mark: BatchId) -> bool {
+    pub fn is_settled_before(&self, mark: BatchId) -> bool {
         let oldest = self.active.iter().filter_map(|at| {
             let partition = self.partition(*at)?;
             partition.batches.front().map(|batch| batch.id)
@@ -291,14 +295,14 @@ impl<H: Clone + Default> Machine<H> {
     }
 
     /// Records that are not settled.
-    pub(crate) fn unsettled_records(&self) -> u64 {
+    pub fn unsettled_records(&self) -> u64 {
         let batches = self.active.iter().filter_map(|at| self.partition(*at));
         let counts = batches.flat_map(|partition| partition.batches.iter());
         counts.map(|batch| u64::from(batch.record_count)).sum()
     }
 
     /// Fails everything: nobody will drive the machine any more.
-    pub(crate) fn abandon(&mut self, actions: &mut Vec<Action<H>>) {
+    pub fn abandon(&mut self, actions: &mut Vec<Action<H>>) {
         self.closed = true;
         for at in std::mem::take(&mut self.active) {
             let partition = self.partition_mut(at).expect("active partitions exist");
@@ -329,7 +333,7 @@ impl<H: Clone + Default> Machine<H> {
 
     /// Asserts what must always hold.
     #[cfg(test)]
-    pub(crate) fn check(&self) {
+    pub fn check(&self) {
         let mut buffered = 0;
         for (id, topic) in &self.topics {
             for (index, partition) in topic.partitions.iter().enumerate() {
