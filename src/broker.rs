@@ -160,6 +160,7 @@ impl Broker {
             shard_count,
             spin: settings.spin,
             direct: settings.direct_io,
+            ..ShardOptions::default()
         };
         let control = control.clone();
         let peers = self.peers.clone();

@@ -11,9 +11,9 @@ use std::{
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement, PoolPlacement};
 use rustix::{io::Errno, process::Resource};
 
-use super::{GlommioIo, system_error};
+use super::{GlommioIo, pulse, system_error};
 
-/// Entries of each ring: deep, so that cancellations never wait for room (see `closing`).
+/// Entries of each ring, unless told otherwise: deep, so that cancellations never wait for room (see `closing`).
 const RING_DEPTH: usize = 4096;
 /// How long a task may hold up the rings; also bounds how late a wake from another thread is seen.
 const PREEMPT_TIMER: Duration = Duration::from_millis(1);
@@ -35,6 +35,8 @@ pub struct ShardOptions {
     pub spin: Option<Duration>,
     /// Use direct I/O where the file system allows it.
     pub direct: bool,
+    /// Entries of each of its rings.
+    pub ring_depth: usize,
 }
 
 impl Default for ShardOptions {
@@ -43,6 +45,7 @@ impl Default for ShardOptions {
             shard_count: 1,
             spin: None,
             direct: true,
+            ring_depth: RING_DEPTH,
         }
     }
 }
@@ -117,6 +120,7 @@ where
 {
     let io = GlommioIo::new(direct);
     let shard = std::rc::Rc::clone(&io.shard);
+    pulse::start(shard.foreground);
     let task = glommio::spawn_local_into(main(io), shard.foreground);
     let result = task.expect("the queue was just made").await;
     shard.closing.end();
@@ -128,7 +132,7 @@ fn make_executor(cpu: Option<usize>, options: &ShardOptions) -> io::Result<Local
     let memlock = rustix::process::getrlimit(Resource::Memlock).current;
     let io_memory = io_memory_size(memlock, options.shard_count);
     let mut builder = LocalExecutorBuilder::new(placement)
-        .ring_depth(RING_DEPTH)
+        .ring_depth(options.ring_depth)
         .preempt_timer(PREEMPT_TIMER)
         .io_memory(io_memory)
         .blocking_thread_pool_placement(PoolPlacement::Unbound(BLOCKING_THREAD_COUNT));

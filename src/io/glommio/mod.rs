@@ -10,6 +10,7 @@ mod disk;
 mod executor;
 mod file;
 mod net;
+mod pulse;
 mod readiness;
 #[cfg(test)]
 mod tests;

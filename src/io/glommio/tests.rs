@@ -1,18 +1,18 @@
 //! glommio against the rules of `io`, and what only the real world can do.
 
 use std::{
-    cell::RefCell,
+    cell::Cell,
     future::Future,
-    path::PathBuf,
+    path::{Path, PathBuf},
     rc::Rc,
     sync::{Arc, Mutex},
-    task::Poll,
+    task::{Context, Poll},
     time::Duration,
 };
 
 use futures_util::task::AtomicWaker;
 
-use super::{GlommioIo, ShardOptions, io_uring_available, spawn_shard};
+use super::{GlommioIo, GlommioStream, ShardOptions, io_uring_available, spawn_shard};
 use crate::io::{
     BLOCK_SIZE, Buffer, Clock, Disk, DiskFile, Listener, Net, OpenMode, Stream, TaskClass, Tasks,
     conformance::conformance_tests,
@@ -50,15 +50,23 @@ where
     F: FnOnce(GlommioIo, PathBuf) -> Fut + Send + 'static,
     Fut: Future<Output = ()> + 'static,
 {
+    let options = ShardOptions {
+        direct,
+        ..ShardOptions::default()
+    };
+    run_with(options, program);
+}
+
+fn run_with<F, Fut>(options: ShardOptions, program: F)
+where
+    F: FnOnce(GlommioIo, PathBuf) -> Fut + Send + 'static,
+    Fut: Future<Output = ()> + 'static,
+{
     if !can_run() {
         return;
     }
     let directory = scratch();
     let path = directory.path().to_path_buf();
-    let options = ShardOptions {
-        direct,
-        ..ShardOptions::default()
-    };
     spawn_shard(0, None, &options, |io| program(io, path))
         .unwrap()
         .join();
@@ -148,7 +156,7 @@ fn descriptors_are_closed() {
         drop(io.open(&path, OpenMode::CreateNew).await.unwrap());
         io.sleep(Duration::from_millis(20)).await;
         let before = count();
-        for _ in 0..50 {
+        for _ in 0..100 {
             let file = io.open(&path, OpenMode::Write).await.unwrap();
             file.clone().close().await.unwrap();
             drop(file);
@@ -169,50 +177,71 @@ fn descriptors_are_closed() {
     });
 }
 
-/// Dropped connections with requests pending used to cancel their way into healthy flushes.
-#[test]
-fn many_sockets_closed_at_once_disturb_no_flush() {
-    const COUNT: usize = 1_000;
-    run(true, |io, directory| async move {
-        let file = io
-            .open(&directory.join("f"), OpenMode::CreateNew)
-            .await
-            .unwrap();
-        file.allocate(64 * BLOCK_SIZE as u64).await.unwrap();
-        let listener = io.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
-        let address = listener.local_address().unwrap();
-        let (mut clients, mut servers) = (Vec::new(), Vec::new());
-        for _ in 0..COUNT {
-            clients.push(io.connect(address).await.unwrap());
-            servers.push(Rc::new(listener.accept().await.unwrap().0));
-        }
-        let ended = Rc::new(RefCell::new(0));
-        for server in servers {
-            // Two requests pending on each: a reader, and one that was polled and left.
-            let ended = Rc::clone(&ended);
-            io.spawn(TaskClass::Foreground, async move {
-                let _ = server.receive(&mut [0; 16]).await;
-                *ended.borrow_mut() += 1;
-            });
-        }
-        for client in &clients {
+/// Connections with a request pending on each client's side.
+async fn waiting_connections(io: &GlommioIo, count: usize) -> Vec<(GlommioStream, GlommioStream)> {
+    let listener = io.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let mut connections = Vec::new();
+    for _ in 0..count {
+        let client = io.connect(listener.local_address().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        {
+            // Polled once and left: the request stays.
             let mut buffer = [0; 16];
             let mut receive = std::pin::pin!(client.receive(&mut buffer));
-            let polled =
-                std::future::poll_fn(|context| Poll::Ready(receive.as_mut().poll(context)));
-            assert!(polled.await.is_pending());
+            let poll = |context: &mut Context<'_>| Poll::Ready(receive.as_mut().poll(context));
+            assert!(std::future::poll_fn(poll).await.is_pending());
         }
-        io.sleep(Duration::from_millis(10)).await;
-        drop(clients);
-        for round in 0..200_u64 {
-            let mut buffer = io.buffer(BLOCK_SIZE);
-            buffer.bytes_mut().fill(1);
-            file.write_at(Rc::new(buffer), round % 64 * BLOCK_SIZE as u64)
-                .await
-                .unwrap();
-            file.sync_data().await.unwrap();
+        connections.push((client, server));
+    }
+    connections
+}
+
+/// Tasks that write and flush until told to stop; the count is of those that still run.
+async fn flushers(io: &GlommioIo, directory: &Path, stop: &Rc<Cell<bool>>) -> Rc<Cell<u32>> {
+    let running = Rc::new(Cell::new(0));
+    for number in 0..64 {
+        let path = directory.join(number.to_string());
+        let file = io.open(&path, OpenMode::CreateNew).await.unwrap();
+        let (io_of_task, stop, running) = (io.clone(), Rc::clone(stop), Rc::clone(&running));
+        running.set(running.get() + 1);
+        io.spawn(TaskClass::Foreground, async move {
+            while !stop.get() {
+                let buffer = Rc::new(io_of_task.buffer(BLOCK_SIZE));
+                file.write_at(buffer, 0).await.expect("a healthy write");
+                file.sync_data().await.expect("a healthy flush");
+            }
+            running.set(running.get() - 1);
+        });
+    }
+    running
+}
+
+/// Dropped connections with requests pending used to cancel their way into healthy flushes: their
+/// requests completed just then, and other operations had taken over their numbers.
+#[test]
+fn many_sockets_closed_at_once_disturb_no_flush() {
+    // A shallow ring, which the flood used to overrun; the real one is deep as well.
+    let options = ShardOptions {
+        ring_depth: 128,
+        ..ShardOptions::default()
+    };
+    run_with(options, |io, directory| async move {
+        let stop = Rc::new(Cell::new(false));
+        let running = flushers(&io, &directory, &stop).await;
+        for _ in 0..4 {
+            let (clients, servers): (Vec<_>, Vec<_>) =
+                waiting_connections(&io, 1_000).await.into_iter().unzip();
+            for server in &servers {
+                server.send(&[std::io::IoSlice::new(b"x")]).await.unwrap();
+            }
+            drop(clients);
+            for server in servers {
+                // Closed with a byte unread: a reset, or an end.
+                assert!(matches!(server.receive(&mut [0; 1]).await, Ok(0) | Err(_)));
+            }
         }
-        while *ended.borrow() < COUNT {
+        stop.set(true);
+        while running.get() > 0 {
             io.sleep(Duration::from_millis(1)).await;
         }
     });

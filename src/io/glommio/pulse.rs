@@ -1,0 +1,34 @@
+//! A pulse that keeps a shard from sleeping over work.
+//!
+//! glommio's executor may go to sleep with tasks ready to run: if its preemption timer fires after the
+//! rings were polled and before the first task starts, it runs nothing, takes that for idleness and
+//! parks. The timer fires so early only when the thread lost its processor just there for a
+//! millisecond, which on a busy host happens. The next event then wakes it; but the client that would
+//! send it may be waiting for this very answer. (glommio/glommio#53 repairs it, after 0.12.0.)
+//!
+//! So there is always a next event: timers, a few of them staggered, because the task that one of them
+//! wakes can be slept over as well. What is lost is at most one period, and rarely.
+
+use std::time::Duration;
+
+use glommio::{TaskQueueHandle, spawn_local_into, timer::sleep};
+
+/// Time from one beat to the next.
+const PERIOD: Duration = Duration::from_millis(10);
+/// Timers that are armed at any time.
+const TIMER_COUNT: u32 = 4;
+
+/// Starts the pulse of the executor that runs this.
+pub(super) fn start(queue: TaskQueueHandle) {
+    for phase in 0..TIMER_COUNT {
+        let beats = async move {
+            sleep(PERIOD * phase).await;
+            loop {
+                sleep(PERIOD * TIMER_COUNT).await;
+            }
+        };
+        spawn_local_into(beats, queue)
+            .expect("the queue was just made")
+            .detach();
+    }
+}
