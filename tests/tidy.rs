@@ -36,8 +36,9 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ),
         ("broker", &["control", "io", "shard", "storage"]),
         ("settings", &["types"]),
-        ("host", &["io", "settings", "types"]),
-        ("admin", &["shard"]),
+        ("host", &["io"]),
+        ("logging", &["settings"]),
+        ("admin", &[]),
         (
             "cli",
             &[
@@ -47,6 +48,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "controller",
                 "host",
                 "io",
+                "logging",
                 "settings",
                 "shard",
                 "storage",
