@@ -192,6 +192,20 @@ pub enum CompressionArg {
     Zstd,
 }
 
+impl CompressionArg {
+    /// Kafka's name of it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Gzip => "gzip",
+            Self::Snappy => "snappy",
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
 impl From<CompressionArg> for Compression {
     fn from(compression: CompressionArg) -> Self {
         match compression {

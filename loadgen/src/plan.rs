@@ -20,8 +20,8 @@ use crate::{
     meter::Meter,
     payload::HEAD_SIZE,
     produce::ProducerPlan,
-    report::Stream,
-    topic::{ensure_topic, offsets},
+    report::{ProduceSettings, Settings, Stream},
+    topic::{durability, ensure_topic, offsets},
     units::show_count,
     verify::Verifier,
     workers::Job,
@@ -51,6 +51,8 @@ pub struct Plan {
     pub acknowledged: Option<Arc<Mutex<Acknowledged>>>,
     /// Tells readers where to stop.
     pub ends: watch::Sender<Option<Ends>>,
+    /// What was asked for.
+    pub settings: Settings,
     /// What is to be said first.
     pub said: Vec<String>,
 }
@@ -162,6 +164,19 @@ async fn plan_write(
         records: common.records,
         acknowledged,
         ends,
+        settings: settings(
+            common,
+            partitions,
+            Some(ProduceSettings {
+                record_size: produce.record_size,
+                batch_size: produce.batch_size,
+                linger_ms: produce.linger.as_secs_f64() * 1e3,
+                buffer_memory: produce.buffer_memory,
+                rate: produce.rate,
+                compression: produce.compression.name(),
+                durability: durability(&info).unwrap_or_default().to_owned(),
+            }),
+        ),
         said: created
             .into_iter()
             .chain([describe(produce, common, name, partitions)])
@@ -205,6 +220,7 @@ async fn plan_read(
     let budget = common
         .records
         .map(|records| Arc::new(AtomicI64::new(i64::try_from(records).unwrap_or(i64::MAX))));
+    let partitions = u32::try_from(start.len())?;
     let setup = ReadSetup {
         topic: &topic,
         only_run: state.as_ref().map(|state| state.run),
@@ -225,6 +241,7 @@ async fn plan_read(
         streams: vec![stream],
         duration: common.duration.map(|duration| duration + common.warmup),
         records: common.records,
+        settings: settings(common, partitions, None),
         acknowledged: state.map(|state| Arc::new(Mutex::new(state))),
         ends,
         topic,
@@ -283,6 +300,16 @@ impl ReadSetup<'_> {
 fn share(records: u64, index: u32, count: u32) -> u64 {
     let (index, count) = (u64::from(index), u64::from(count));
     records / count + u64::from(index < records % count)
+}
+
+fn settings(common: &CommonArgs, partitions: u32, produce: Option<ProduceSettings>) -> Settings {
+    Settings {
+        connections: common.connections,
+        threads: common.threads,
+        partitions,
+        warmup_seconds: common.warmup.as_secs_f64(),
+        produce,
+    }
 }
 
 fn describe(produce: &ProduceArgs, common: &CommonArgs, topic: &str, partitions: u32) -> String {

@@ -18,6 +18,41 @@ use crate::{
     verify::Verdict,
 };
 
+/// What was asked for, for whoever compares results.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Settings {
+    /// Client connections of each direction.
+    pub connections: u32,
+    /// Threads they were spread over.
+    pub threads: u32,
+    /// Partitions of the topic.
+    pub partitions: u32,
+    /// Seconds left out at the start.
+    pub warmup_seconds: f64,
+    /// How records were written, if they were.
+    #[serde(flatten)]
+    pub produce: Option<ProduceSettings>,
+}
+
+/// How records were written.
+#[derive(Clone, Debug, Serialize)]
+pub struct ProduceSettings {
+    /// Bytes of a value.
+    pub record_size: u64,
+    /// Bytes at which a batch is full.
+    pub batch_size: u64,
+    /// Milliseconds a batch waits.
+    pub linger_ms: f64,
+    /// Most unacknowledged bytes of a connection.
+    pub buffer_memory: u64,
+    /// Records a second; 0 is as fast as possible.
+    pub rate: u64,
+    /// Codec.
+    pub compression: &'static str,
+    /// The topic's durability.
+    pub durability: String,
+}
+
 /// One direction's figures over time.
 #[derive(Debug)]
 pub struct Stream {
@@ -41,6 +76,7 @@ struct Interval {
 struct Results<'a> {
     run: String,
     topic: &'a str,
+    settings: &'a Settings,
     ok: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     produce: Option<StreamResult<'a>>,
@@ -79,6 +115,17 @@ impl Stream {
         }
         sample
     }
+}
+
+/// Which run the results are of.
+#[derive(Clone, Copy, Debug)]
+pub struct About<'a> {
+    /// The run.
+    pub run: u64,
+    /// The topic.
+    pub topic: &'a str,
+    /// What was asked for.
+    pub settings: &'a Settings,
 }
 
 /// What ended a run besides its figures.
@@ -131,7 +178,7 @@ impl Report {
             let length = records.or(duration.map(|limit| limit.as_secs()));
             let bar = length.map_or_else(ProgressBar::no_length, ProgressBar::new);
             let template = match length {
-                Some(_) => "{bar:30} {elapsed} of {eta_precise} left",
+                Some(_) => "{bar:30} {elapsed} gone, {eta} left",
                 None => "{spinner} {elapsed}",
             };
             bar.with_style(
@@ -217,7 +264,7 @@ impl Report {
     ///
     /// # Errors
     /// If the JSON file can't be written.
-    pub fn finish(mut self, run: u64, topic: &str, now_us: i64, ending: &Ending) -> Result<()> {
+    pub fn finish(mut self, about: &About<'_>, now_us: i64, ending: &Ending) -> Result<()> {
         if now_us > self.interval_us {
             self.interval(now_us);
         }
@@ -226,8 +273,9 @@ impl Report {
         }
         self.say("");
         let mut results = Results {
-            run: format!("{run:016x}"),
-            topic,
+            run: format!("{:016x}", about.run),
+            topic: about.topic,
+            settings: about.settings,
             ok: ending.is_ok(),
             produce: None,
             consume: None,

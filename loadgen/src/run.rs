@@ -19,7 +19,7 @@ use crate::{
     args::{CommonArgs, LoadArgs, Mode},
     clock::Clock,
     plan::{Plan, check, plan},
-    report::{Ending, Report},
+    report::{About, Ending, Report},
     stop::{StopHandle, Urgency},
     topic::offsets,
     verify::Verdict,
@@ -258,8 +258,12 @@ impl Run<'_> {
         }
         self.save_state()?;
         let now_us = self.clock.now_us();
-        self.report
-            .finish(self.plan.run, &self.plan.topic, now_us, &self.ending)?;
+        let about = About {
+            run: self.plan.run,
+            topic: &self.plan.topic,
+            settings: &self.plan.settings,
+        };
+        self.report.finish(&about, now_us, &self.ending)?;
         for error in &self.ending.errors {
             eprintln!("error: {error}");
         }

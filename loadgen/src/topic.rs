@@ -94,7 +94,8 @@ fn check(topic: &TopicInfo, args: &ProduceArgs) -> Result<()> {
     Ok(())
 }
 
-fn durability(topic: &TopicInfo) -> Option<&str> {
+/// The topic's durability.
+pub fn durability(topic: &TopicInfo) -> Option<&str> {
     let entry = topic
         .configs
         .iter()
