@@ -201,7 +201,8 @@ async fn find<I: Io>(shell: &PartitionShell<I>, timestamp_ms: i64) -> Result<Fou
             return Err((ErrorCode::InvalidRequest, message));
         }
         _ => match shell.log().find_time(timestamp_ms).await {
-            Ok(Some((offset, newest))) if offset < end => (offset, newest),
+            // A trim may have left only the later records of that batch.
+            Ok(Some((offset, newest))) if offset < end => (offset.max(start), newest),
             Ok(_) => (end, -1),
             Err(error) => return Err((read_error_code(&error), error.to_string())),
         },
