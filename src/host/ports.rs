@@ -4,7 +4,14 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener},
+    thread,
+    time::Duration,
 };
+
+/// How often, and with what pause, a port that is taken is asked for again. A broker that was killed
+/// holds its ports a moment longer than its process lives: the kernel takes io_uring apart later.
+const ATTEMPTS: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Why an address cannot be listened on, with the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -51,11 +58,26 @@ pub enum PortError {
     },
 }
 
-/// Binds the address and lets it go again. Port 0 is always free.
+/// Binds the address and lets it go again. Port 0 is always free. Takes up to a second for a port that
+/// is not, since it may be about to be.
 ///
 /// # Errors
 /// Why it cannot be had.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nothing runs yet that a pause could block"
+)]
 pub fn check_port(address: SocketAddr, setting: &'static str) -> Result<(), PortError> {
+    for _ in 1..ATTEMPTS {
+        match try_port(address, setting) {
+            Err(PortError::Taken { .. }) => thread::sleep(PAUSE),
+            other => return other,
+        }
+    }
+    try_port(address, setting)
+}
+
+fn try_port(address: SocketAddr, setting: &'static str) -> Result<(), PortError> {
     match TcpListener::bind(address) {
         Ok(_) => Ok(()),
         Err(source) => Err(match source.kind() {
