@@ -80,12 +80,17 @@ pub struct ProducerEnd {
     pub error: Option<String>,
 }
 
-/// Produces until the plan's end or a stop.
+/// Produces until the plan's end or a stop; a schedule starts at `begin_us`.
 ///
 /// # Errors
 /// If the producer can't be made.
-pub async fn produce(client: &Client, plan: ProducerPlan, mut stop: Stop) -> Result<ProducerEnd> {
-    let mut worker = Worker::start(client, plan).await?;
+pub async fn produce(
+    client: &Client,
+    plan: ProducerPlan,
+    begin_us: i64,
+    mut stop: Stop,
+) -> Result<ProducerEnd> {
+    let mut worker = Worker::start(client, plan, begin_us).await?;
     let ended = tokio::select! {
         ended = worker.send_all() => ended,
         () = stop.wait_for(Urgency::Finish) => Ok(()),
@@ -111,7 +116,7 @@ pub async fn produce(client: &Client, plan: ProducerPlan, mut stop: Stop) -> Res
 }
 
 impl Worker {
-    async fn start(client: &Client, plan: ProducerPlan) -> Result<Self> {
+    async fn start(client: &Client, plan: ProducerPlan, begin_us: i64) -> Result<Self> {
         let args = &plan.args;
         let size = |bytes: u64| usize::try_from(bytes).context("a size is too large");
         let producer = client
@@ -125,7 +130,7 @@ impl Worker {
             .await?;
         let pace = (args.rate > 0).then(|| {
             let (index, producers) = (plan.index as usize, plan.producers as usize);
-            Pace::new(plan.clock.now_us(), args.rate, index, producers)
+            Pace::new(begin_us, args.rate, index, producers)
         });
         Ok(Self {
             payload: Payload::new(size(args.record_size)?, plan.checked),

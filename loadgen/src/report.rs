@@ -153,7 +153,7 @@ pub struct Report {
     streams: Vec<Stream>,
     json: Option<PathBuf>,
     start_us: i64,
-    warmup_until_us: i64,
+    warmup: Duration,
     /// Start of the interval under way.
     interval_us: i64,
     /// Length of all intervals that count.
@@ -163,13 +163,12 @@ pub struct Report {
 }
 
 impl Report {
-    /// A report on some streams that start now. On a terminal there is a progress bar, over
+    /// A report on some streams. On a terminal there is a progress bar, over
     /// `records` or `duration`.
     #[must_use]
     pub fn new(
         streams: Vec<Stream>,
         json: Option<PathBuf>,
-        now_us: i64,
         warmup: Duration,
         duration: Option<Duration>,
         records: Option<u64>,
@@ -186,29 +185,34 @@ impl Report {
                     .unwrap_or_else(|_| ProgressStyle::default_bar()),
             )
         });
-        let warmup_us = i64::try_from(warmup.as_micros()).unwrap_or(i64::MAX);
         Self {
             streams,
             json,
-            start_us: now_us,
-            warmup_until_us: now_us.saturating_add(warmup_us),
-            interval_us: now_us,
+            warmup,
+            start_us: 0,
+            interval_us: 0,
             measured_us: 0,
             bar,
             records,
         }
     }
 
+    /// The run starts.
+    pub fn begin(&mut self, now_us: i64) {
+        self.start_us = now_us;
+        self.interval_us = now_us;
+    }
+
     /// A second has passed (or the last part of one): a line for each stream.
     pub fn interval(&mut self, now_us: i64) {
         let duration_us = now_us - self.interval_us;
         // An interval that the warm-up ends in belongs to it.
-        let warmup = self.interval_us < self.warmup_until_us;
+        let warmup = since(self.start_us, self.interval_us) < self.warmup;
         self.interval_us = now_us;
         if !warmup {
             self.measured_us += duration_us;
         }
-        let at_seconds = seconds(now_us - self.start_us);
+        let at_seconds = since(self.start_us, now_us).as_secs_f64();
         let mut lines = Vec::new();
         let mut done = 0;
         for stream in &mut self.streams {
@@ -239,7 +243,7 @@ impl Report {
         if let Some(bar) = &self.bar {
             bar.set_position(match self.records {
                 Some(_) => done,
-                None => u64::try_from((now_us - self.start_us) / 1_000_000).unwrap_or(0),
+                None => since(self.start_us, now_us).as_secs(),
             });
         }
     }
@@ -358,6 +362,6 @@ impl Report {
     }
 }
 
-fn seconds(us: i64) -> f64 {
-    Duration::from_micros(u64::try_from(us).unwrap_or(0)).as_secs_f64()
+fn since(from_us: i64, until_us: i64) -> Duration {
+    Duration::from_micros(u64::try_from(until_us - from_us).unwrap_or(0))
 }

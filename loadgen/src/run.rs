@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use millstream_client::{Admin, OffsetSpec};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, MissedTickBehavior, interval_at, sleep_until},
 };
 
@@ -23,7 +23,7 @@ use crate::{
     stop::{StopHandle, Urgency},
     topic::offsets,
     verify::Verdict,
-    workers::{Connect, End, start},
+    workers::{Connect, Event, start},
 };
 
 const REPORT_EVERY: Duration = Duration::from_secs(1);
@@ -84,7 +84,6 @@ async fn run_on(args: &LoadArgs) -> Result<bool> {
         report: Report::new(
             std::mem::take(&mut plan.streams),
             common.json.clone(),
-            clock.now_us(),
             common.warmup,
             plan.duration,
             plan.records,
@@ -98,15 +97,31 @@ async fn run_on(args: &LoadArgs) -> Result<bool> {
     for line in std::mem::take(&mut run.plan.said) {
         run.report.say(&line);
     }
+    let begin = watch::Sender::new(None);
     let stop = run.stop.subscribe();
-    let (threads, ends) = start(common.threads as usize, jobs, &connect, &stop)?;
-    run.watch(ends).await?;
+    let (threads, mut events) = start(common.threads as usize, jobs, &connect, &begin, &stop)?;
+    run.await_ready(&mut events).await;
+    let begin_us = clock.now_us();
+    run.report.begin(begin_us);
+    begin.send_replace(Some(begin_us));
+    run.watch(&mut events).await?;
     run.finish(threads)
 }
 
 impl Run<'_> {
+    /// Returns once every job is connected, or can't be.
+    async fn await_ready(&mut self, events: &mut mpsc::UnboundedReceiver<Event>) {
+        for _ in 0..self.jobs_left {
+            match events.recv().await {
+                Some(Event::Ready) => {}
+                Some(event) => self.told(event).await,
+                None => return,
+            }
+        }
+    }
+
     /// Reports and reacts until every job has ended.
-    async fn watch(&mut self, mut ends: mpsc::UnboundedReceiver<End>) -> Result<()> {
+    async fn watch(&mut self, events: &mut mpsc::UnboundedReceiver<Event>) -> Result<()> {
         let began = Instant::now();
         let mut ticks = interval_at(began + REPORT_EVERY, REPORT_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -131,8 +146,8 @@ impl Run<'_> {
                 }
                 _ = interrupts.recv() => self.interrupted(),
                 _ = terminations.recv() => self.interrupted(),
-                end = ends.recv() => match end {
-                    Some(end) => self.ended(end).await,
+                event = events.recv() => match event {
+                    Some(event) => self.told(event).await,
                     // A worker thread is gone with its jobs; joining it tells why.
                     None => return Ok(()),
                 },
@@ -160,10 +175,11 @@ impl Run<'_> {
         }
     }
 
-    async fn ended(&mut self, end: End) {
-        self.jobs_left -= 1;
-        match end {
-            End::Produced(result) => {
+    async fn told(&mut self, event: Event) {
+        match event {
+            Event::Ready => {}
+            Event::Produced(result) => {
+                self.jobs_left -= 1;
                 self.producers_left -= 1;
                 match result {
                     Ok(end) => {
@@ -176,7 +192,8 @@ impl Run<'_> {
                     self.tell_ends().await;
                 }
             }
-            End::Consumed(partitions, result) => {
+            Event::Consumed(partitions, result) => {
+                self.jobs_left -= 1;
                 if let Err(error) = self.consumed(&partitions, result) {
                     self.ending.errors.push(format!("{error:#}"));
                     // Writers need not go on when nobody checks them any more.

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result};
 use millstream_client::Client;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::{JoinSet, LocalSet},
 };
 
@@ -30,9 +30,11 @@ pub enum Job {
     Consume(ConsumerPlan, Option<Verifier>),
 }
 
-/// How one connection's work ended.
+/// What one connection tells.
 #[derive(Debug)]
-pub enum End {
+pub enum Event {
+    /// It is connected and waits for the start.
+    Ready,
     /// A producer's.
     Produced(Result<ProducerEnd>),
     /// A consumer's, and the partitions it had.
@@ -67,7 +69,9 @@ impl Connect {
     }
 }
 
-/// Starts the threads and deals the jobs out. Every job's end arrives on the channel.
+/// Starts the threads and deals the jobs out. Every job says that it is ready, waits for the start to
+/// be told (the time it counts from, so that connecting is not measured), and tells its end; one that
+/// can't connect only tells its end.
 ///
 /// # Errors
 /// If a thread can't be started.
@@ -75,9 +79,10 @@ pub fn start(
     threads: usize,
     jobs: Vec<Job>,
     connect: &Connect,
+    begin: &watch::Sender<Option<i64>>,
     stop: &Stop,
-) -> Result<(Vec<JoinHandle<()>>, mpsc::UnboundedReceiver<End>)> {
-    let (ended, ends) = mpsc::unbounded_channel();
+) -> Result<(Vec<JoinHandle<()>>, mpsc::UnboundedReceiver<Event>)> {
+    let (events, received) = mpsc::unbounded_channel();
     let threads = threads.clamp(1, jobs.len().max(1));
     let mut dealt: Vec<Vec<Job>> = (0..threads).map(|_| Vec::new()).collect();
     for (index, job) in jobs.into_iter().enumerate() {
@@ -85,28 +90,53 @@ pub fn start(
     }
     let mut handles = Vec::new();
     for (index, jobs) in dealt.into_iter().enumerate() {
-        let (connect, stop, ended) = (connect.clone(), stop.clone(), ended.clone());
+        let setup = Setup {
+            connect: connect.clone(),
+            begin: begin.subscribe(),
+            stop: stop.clone(),
+            events: events.clone(),
+        };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .context("cannot start a runtime")?;
         let handle = thread::Builder::new()
             .name(format!("load-{index}"))
-            .spawn(move || LocalSet::new().block_on(&runtime, run(jobs, connect, stop, ended)))
+            .spawn(move || LocalSet::new().block_on(&runtime, run(jobs, setup)))
             .context("cannot start a thread")?;
         handles.push(handle);
     }
-    Ok((handles, ends))
+    Ok((handles, received))
 }
 
-async fn run(jobs: Vec<Job>, connect: Connect, stop: Stop, ended: mpsc::UnboundedSender<End>) {
+/// What every job of a thread gets.
+#[derive(Clone)]
+struct Setup {
+    connect: Connect,
+    begin: watch::Receiver<Option<i64>>,
+    stop: Stop,
+    events: mpsc::UnboundedSender<Event>,
+}
+
+impl Setup {
+    /// A connection, and when the run started.
+    async fn ready(&mut self) -> Result<(Client, i64)> {
+        let client = self.connect.patiently().await?;
+        let _ = self.events.send(Event::Ready);
+        let begin = self.begin.wait_for(Option::is_some).await;
+        let begin_us = begin.ok().and_then(|begin| *begin);
+        Ok((client, begin_us.context("the run was given up")?))
+    }
+}
+
+async fn run(jobs: Vec<Job>, setup: Setup) {
     let mut tasks = JoinSet::new();
     for job in jobs {
-        let (connect, stop, ended) = (connect.clone(), stop.clone(), ended.clone());
+        let mut setup = setup.clone();
         tasks.spawn_local(async move {
-            let end = work(job, &connect, stop).await;
+            let event = work(job, &mut setup).await;
             // Nobody listens once the run was given up.
-            let _ = ended.send(end);
+            let _ = setup.events.send(event);
         });
     }
     while let Some(joined) = tasks.join_next().await {
@@ -118,23 +148,20 @@ async fn run(jobs: Vec<Job>, connect: Connect, stop: Stop, ended: mpsc::Unbounde
     }
 }
 
-async fn work(job: Job, connect: &Connect, stop: Stop) -> End {
+async fn work(job: Job, setup: &mut Setup) -> Event {
     match job {
-        Job::Produce(plan) => End::Produced(match connect.patiently().await {
-            Ok(client) => produce(&client, plan, stop).await,
+        Job::Produce(plan) => Event::Produced(match setup.ready().await {
+            Ok((client, begin_us)) => produce(&client, plan, begin_us, setup.stop.clone()).await,
             Err(error) => Err(error),
         }),
         Job::Consume(plan, verifier) => {
-            let partitions = plan
-                .partitions
-                .iter()
-                .map(|&(partition, _)| partition)
-                .collect();
-            let end = match connect.patiently().await {
-                Ok(client) => consume(&client, plan, verifier, stop).await,
+            let partitions = plan.partitions.iter().map(|&(partition, _)| partition);
+            let partitions = partitions.collect();
+            let end = match setup.ready().await {
+                Ok((client, _)) => consume(&client, plan, verifier, setup.stop.clone()).await,
                 Err(error) => Err(error),
             };
-            End::Consumed(partitions, end)
+            Event::Consumed(partitions, end)
         }
     }
 }

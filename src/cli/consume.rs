@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use millstream_client::{
     Client, Consumer, ConsumerRecord, Offset, OffsetSpec, PartitionIndex, RequestError, StartAt,
@@ -173,6 +173,11 @@ impl ConsumeArgs {
         for (partition, end) in latest {
             if !self.partition.is_empty() && !self.partition.contains(&partition.0) {
                 continue;
+            }
+            if let Place::Offset(from) = self.from
+                && from > end.0
+            {
+                bail!("offset {from} of {topic}/{partition} is beyond its end, {end}");
             }
             consumer
                 .assign(topic, partition, StartAt::from(self.from))

@@ -1,0 +1,98 @@
+//! Exit statuses: 1 it failed, 2 the command line is wrong; and what is said.
+
+use crate::broker::{Broker, Run, millstream};
+
+/// A port of loopback that nothing listens on: bound, and never listening.
+fn nobody(args: &[&str]) -> Run {
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = holder.local_addr().unwrap().to_string();
+    drop(holder);
+    let mut command = millstream(args);
+    command.env("MILLSTREAM_SERVER", server);
+    Run::of(command, b"")
+}
+
+#[test]
+fn no_broker() {
+    for args in [
+        &["status"][..],
+        &["status", "--wait", "50ms"],
+        &["topic", "list"],
+        &["produce", "t"],
+        &["consume", "t"],
+        &["bench", "produce", "--records", "1"],
+    ] {
+        let said = nobody(args).failed(1);
+        assert!(
+            said.contains("cannot connect to 127.0.0.1:"),
+            "{args:?}: {said}"
+        );
+        assert_eq!(said.lines().count(), 1, "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn wrong_command_lines() {
+    for args in [
+        &["frobnicate"][..],
+        &["topic", "create"],
+        &["topic", "create", "t", "--config", "novalue"],
+        &["topic", "alter", "t"],
+        &["topic", "delete", "t"],
+        &["topic", "trim", "t", "--before", "yesterday"],
+        &["consume"],
+        &["consume", "t", "--from", "-5"],
+        &["consume", "t", "--format", "json", "--key-separator", ":"],
+        &["produce", "t", "--tombstone", "--key-separator", ":"],
+        &["produce", "t", "--format", "json", "--tombstone"],
+        &["produce", "t", "--header", "millstream.x=1"],
+        &["status", "--wait", "10"],
+        &["bench", "both", "--verify", "--record-size", "10"],
+        &["bench", "produce", "--state", "x"],
+    ] {
+        nobody(args).failed(2);
+    }
+}
+
+#[test]
+fn topics_that_are_not_there() {
+    let broker = Broker::start();
+    for args in [
+        &["topic", "describe", "nope"][..],
+        &["topic", "alter", "nope", "--config", "durability=buffered"],
+        &["topic", "trim", "nope", "--before", "end"],
+        &["topic", "add-partitions", "nope", "--total", "2"],
+        &["produce", "nope"],
+        &["consume", "nope"],
+        &["bench", "consume", "--topic", "nope"],
+    ] {
+        let said = broker.run_with(args, b"x\n").failed(1);
+        assert!(said.contains("nope"), "{args:?}: {said}");
+    }
+    broker.run(&["topic", "create", "../etc"]).failed(1);
+    broker
+        .run(&["topic", "create", "t", "--config", "no.such=1"])
+        .failed(1);
+    broker.run(&["topic", "create", "t", "-p", "2"]).ok();
+    broker
+        .run(&["topic", "trim", "t", "--before", "0"])
+        .failed(2);
+    broker
+        .run(&["topic", "add-partitions", "t", "--total", "1"])
+        .failed(1);
+}
+
+#[test]
+fn status_says_how_the_broker_fares() {
+    let broker = Broker::start();
+    broker.run(&["topic", "create", "t", "-p", "3"]).ok();
+    // Gauges are refreshed each second or so: ask until they are.
+    let status = (0..1_000)
+        .map(|_| broker.run(&["status", "--json"]).json())
+        .find(|status| status["brokers"][0]["partitions"] == 3)
+        .expect("the partitions are counted");
+    assert_eq!(status["brokers"][0]["partitions_failed"], 0);
+    assert_eq!(status["brokers"][0]["shards"], 2);
+    let shown = broker.run(&["status", "--server", broker.server()]).text();
+    assert!(shown.starts_with("broker 0 is up for "), "{shown}");
+}

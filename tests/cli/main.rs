@@ -1,0 +1,12 @@
+//! The command line, tested from outside: the real binary against a real broker on a free port.
+//!
+//! Each test starts a broker of its own in a temporary directory and stops it by its process id.
+
+mod broker;
+mod errors;
+mod help;
+mod json;
+mod load;
+mod pipes;
+mod text;
+mod topics;
