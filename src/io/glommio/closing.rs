@@ -83,6 +83,11 @@ impl Closing {
         queue.iter().for_each(Socket::shutdown);
     }
 
+    /// Sockets are still being closed.
+    pub(super) fn is_running(&self) -> bool {
+        self.state.borrow().running
+    }
+
     fn next_batch(&self) -> Vec<Socket> {
         let mut state = self.state.borrow_mut();
         let count = state.queue.len().min(BATCH_COUNT);

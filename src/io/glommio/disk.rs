@@ -28,21 +28,29 @@ pub(super) async fn blocking<T: Send + 'static>(
     glommio::executor().spawn_blocking(call).await
 }
 
-/// The same, for calls on one path.
-async fn at_path<T: Send + 'static>(
-    path: &Path,
-    call: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    let path = path.to_path_buf();
-    blocking(move || call(&path)).await
-}
-
 impl GlommioIo {
+    /// Runs a call on one path that may block.
+    async fn at_path<T: Send + 'static>(
+        &self,
+        path: &Path,
+        call: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let _operation = self.shard.tasks.operation().await;
+        let path = path.to_path_buf();
+        blocking(move || call(&path)).await
+    }
+
     /// Opens for glommio what is open already.
     ///
     /// glommio opens by name, and panics when the name is gone a moment later. The name below
     /// `/proc` stays as long as the descriptor. Where `/proc` is missing the real name must do.
-    async fn open_direct(open: &OwnedFd, path: &Path, writable: bool) -> io::Result<FileKind> {
+    async fn open_direct(
+        &self,
+        open: &OwnedFd,
+        path: &Path,
+        writable: bool,
+    ) -> io::Result<FileKind> {
+        let _operation = self.shard.tasks.operation().await;
         let mut options = OpenOptions::new();
         options.read(true).write(writable);
         let held = PathBuf::from(format!("/proc/self/fd/{}", open.as_raw_fd()));
@@ -71,23 +79,24 @@ impl Disk for GlommioIo {
 
     async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<GlommioFile> {
         let writable = mode != OpenMode::Read;
-        let open = at_path(path, move |path| {
-            let mut options = fs::OpenOptions::new();
-            options
-                .read(true)
-                .write(writable)
-                .create_new(mode == OpenMode::CreateNew);
-            Ok(OwnedFd::from(options.mode(0o640).open(path)?))
-        })
-        .await?;
+        let open = self
+            .at_path(path, move |path| {
+                let mut options = fs::OpenOptions::new();
+                options
+                    .read(true)
+                    .write(writable)
+                    .create_new(mode == OpenMode::CreateNew);
+                Ok(OwnedFd::from(options.mode(0o640).open(path)?))
+            })
+            .await?;
         if !self.shard.direct {
-            return Ok(GlommioFile::new(Self::open_buffered(open)));
+            return Ok(GlommioFile::new(Self::open_buffered(open), &self.shard));
         }
-        match Self::open_direct(&open, path, writable).await {
-            Ok(kind) => Ok(GlommioFile::new(kind)),
+        match self.open_direct(&open, path, writable).await {
+            Ok(kind) => Ok(GlommioFile::new(kind, &self.shard)),
             // This file system refuses direct I/O.
             Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
-                Ok(GlommioFile::new(Self::open_buffered(open)))
+                Ok(GlommioFile::new(Self::open_buffered(open), &self.shard))
             }
             Err(error) => {
                 if mode == OpenMode::CreateNew {
@@ -100,11 +109,11 @@ impl Disk for GlommioIo {
     }
 
     async fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        at_path(path, |path| fs::create_dir_all(path)).await
+        self.at_path(path, |path| fs::create_dir_all(path)).await
     }
 
     async fn read_dir(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
-        at_path(path, |path| {
+        self.at_path(path, |path| {
             let entries = fs::read_dir(path)?.map(|entry| Ok(entry?.path()));
             let mut paths = entries.collect::<io::Result<Vec<_>>>()?;
             paths.sort();
@@ -115,23 +124,24 @@ impl Disk for GlommioIo {
 
     async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let to = to.to_path_buf();
-        at_path(from, move |from| fs::rename(from, to)).await
+        self.at_path(from, move |from| fs::rename(from, to)).await
     }
 
     async fn remove_file(&self, path: &Path) -> io::Result<()> {
-        at_path(path, |path| fs::remove_file(path)).await
+        self.at_path(path, |path| fs::remove_file(path)).await
     }
 
     async fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        at_path(path, |path| fs::remove_dir(path)).await
+        self.at_path(path, |path| fs::remove_dir(path)).await
     }
 
     async fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        at_path(path, |path| fs::File::open(path)?.sync_all()).await
+        self.at_path(path, |path| fs::File::open(path)?.sync_all())
+            .await
     }
 
     async fn space(&self, path: &Path) -> io::Result<DiskSpace> {
-        at_path(path, |path| {
+        self.at_path(path, |path| {
             let stat = rustix::fs::statvfs(path)?;
             let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
             Ok(DiskSpace {
@@ -144,7 +154,7 @@ impl Disk for GlommioIo {
 
     async fn info(&self, path: &Path) -> io::Result<DiskInfo> {
         let wanted = self.shard.direct;
-        at_path(path, move |path| {
+        self.at_path(path, move |path| {
             let file_system = file_system_name(path)?;
             // tmpfs takes the flag and ignores it.
             let direct = wanted && file_system != "tmpfs" && takes_direct(path)?;

@@ -71,7 +71,7 @@ impl<T> ShardThread<T> {
 }
 
 /// Starts a shard on a thread of its own, pinned to `cpu` if given, and runs `main` there to its end.
-/// Tasks that `main` leaves behind are never run again.
+/// Disk operations that are on their way then still finish; tasks that `main` leaves behind are dropped.
 ///
 /// # Errors
 /// The executor could not be made: [`io_uring_available`] tells why in words.
@@ -111,7 +111,7 @@ where
     }
 }
 
-/// The life of a shard: `main` in the foreground, then no more tasks.
+/// The life of a shard: `main` in the foreground, then the end of what it left behind.
 async fn run_main<F, Fut>(direct: bool, main: F) -> Fut::Output
 where
     F: FnOnce(GlommioIo) -> Fut,
@@ -120,10 +120,10 @@ where
 {
     let io = GlommioIo::new(direct);
     let shard = std::rc::Rc::clone(&io.shard);
-    pulse::start(shard.foreground);
+    let _pulse = pulse::start(shard.foreground);
     let task = glommio::spawn_local_into(main(io), shard.foreground);
     let result = task.expect("the queue was just made").await;
-    shard.closing.end();
+    shard.end().await;
     result
 }
 

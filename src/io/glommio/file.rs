@@ -9,7 +9,7 @@ use std::{
 use glommio::io::{BufferedFile, DmaFile, ReadResult};
 use rustix::{fs::FallocateFlags, io::Errno};
 
-use super::{buffer::GlommioBuffer, disk::blocking, system_error};
+use super::{Shard, buffer::GlommioBuffer, disk::blocking, system_error};
 use crate::io::{BLOCK_SIZE, Buffer, DiskFile, align_up};
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
@@ -21,6 +21,7 @@ const BLOCK: u64 = BLOCK_SIZE as u64;
 #[derive(Clone)]
 pub struct GlommioFile {
     kind: Rc<FileKind>,
+    shard: Rc<Shard>,
 }
 
 pub(super) enum FileKind {
@@ -67,9 +68,10 @@ impl FileKind {
 }
 
 impl GlommioFile {
-    pub(super) fn new(kind: FileKind) -> Self {
+    pub(super) fn new(kind: FileKind, shard: &Rc<Shard>) -> Self {
         Self {
             kind: Rc::new(kind),
+            shard: Rc::clone(shard),
         }
     }
 
@@ -116,6 +118,7 @@ impl DiskFile for GlommioFile {
     type Buffer = GlommioBuffer;
 
     async fn write_at(&self, buffer: Rc<GlommioBuffer>, position: u64) -> io::Result<()> {
+        let _operation = self.shard.tasks.operation().await;
         assert!(
             position.is_multiple_of(BLOCK),
             "unaligned write at {position}"
@@ -137,6 +140,7 @@ impl DiskFile for GlommioFile {
     }
 
     async fn read_at(&self, position: u64, size: usize) -> io::Result<GlommioBuffer> {
+        let _operation = self.shard.tasks.operation().await;
         assert!(
             position.is_multiple_of(BLOCK),
             "unaligned read at {position}"
@@ -158,6 +162,7 @@ impl DiskFile for GlommioFile {
     }
 
     async fn sync_data(&self) -> io::Result<()> {
+        let _operation = self.shard.tasks.operation().await;
         match &*self.kind {
             FileKind::Direct(file) => file.fdatasync().await,
             FileKind::Buffered(file) => file.fdatasync().await,
@@ -167,6 +172,7 @@ impl DiskFile for GlommioFile {
 
     /// On failure some of the space may have been set aside; the next attempt uses it.
     async fn allocate(&self, size: u64) -> io::Result<()> {
+        let _operation = self.shard.tasks.operation().await;
         if size == 0 {
             return Ok(());
         }
@@ -202,6 +208,7 @@ impl DiskFile for GlommioFile {
     }
 
     async fn truncate(&self, size: u64) -> io::Result<()> {
+        let _operation = self.shard.tasks.operation().await;
         self.blocking_call(move |file| {
             rustix::io::retry_on_intr(|| rustix::fs::ftruncate(file, size))
         })

@@ -12,6 +12,7 @@ mod file;
 mod net;
 mod pulse;
 mod readiness;
+mod tasks;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +30,7 @@ use glommio::{GlommioError, Latency, Shares, TaskQueueHandle};
 
 use super::{Clock, Io, Monotonic, Random, TaskClass, Tasks};
 use closing::Closing;
+use tasks::TaskList;
 
 pub use buffer::GlommioBuffer;
 pub use executor::{ShardOptions, ShardThread, io_uring_available, spawn_shard};
@@ -59,6 +61,7 @@ struct Shard {
     background: TaskQueueHandle,
     random: RefCell<Random>,
     closing: Closing,
+    tasks: TaskList,
     direct: bool,
 }
 
@@ -74,6 +77,7 @@ impl GlommioIo {
             background: queue(100, Latency::NotImportant, "background"),
             random: RefCell::new(Random::new(RandomState::new().hash_one(0_u64))),
             closing: Closing::default(),
+            tasks: TaskList::default(),
             direct,
         };
         LazyLock::force(&START);
@@ -113,9 +117,7 @@ impl Tasks for GlommioIo {
             TaskClass::CatchUp => self.shard.catch_up,
             TaskClass::Background => self.shard.background,
         };
-        glommio::spawn_local_into(task, queue)
-            .expect("its queues live as long as it does")
-            .detach();
+        self.shard.spawn(queue, task);
     }
 
     async fn yield_if_needed(&self) {

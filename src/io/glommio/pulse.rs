@@ -11,24 +11,24 @@
 
 use std::time::Duration;
 
-use glommio::{TaskQueueHandle, spawn_local_into, timer::sleep};
+use glommio::{Task, TaskQueueHandle, spawn_local_into, timer::sleep};
 
 /// Time from one beat to the next.
 const PERIOD: Duration = Duration::from_millis(10);
 /// Timers that are armed at any time.
 const TIMER_COUNT: u32 = 4;
 
-/// Starts the pulse of the executor that runs this.
-pub(super) fn start(queue: TaskQueueHandle) {
-    for phase in 0..TIMER_COUNT {
+/// Starts the pulse of the executor that runs this; it ends when the tasks are dropped.
+#[must_use]
+pub(super) fn start(queue: TaskQueueHandle) -> Vec<Task<()>> {
+    let beat = |phase| {
         let beats = async move {
             sleep(PERIOD * phase).await;
             loop {
                 sleep(PERIOD * TIMER_COUNT).await;
             }
         };
-        spawn_local_into(beats, queue)
-            .expect("the queue was just made")
-            .detach();
-    }
+        spawn_local_into(beats, queue).expect("the queue was just made")
+    };
+    (0..TIMER_COUNT).map(beat).collect()
 }

@@ -332,3 +332,54 @@ fn what_was_read_can_be_changed_and_written_again() {
         assert_eq!((read.bytes()[0], read.bytes()[BLOCK_SIZE]), (1, 9));
     });
 }
+
+#[test]
+fn a_shard_that_ends_lets_go() {
+    if !can_run() {
+        return;
+    }
+    let directory = scratch();
+    let path = directory.path().to_path_buf();
+    let held = Arc::new(());
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let task_held = Arc::clone(&held);
+    let main = move |io: GlommioIo| async move {
+        let listener = io.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = listener.local_address().unwrap();
+        let outside = std::net::TcpStream::connect(address).unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        sender.send((outside, address)).unwrap();
+        let file = io.open(&path.join("f"), OpenMode::CreateNew).await.unwrap();
+        let (io_of_task, held) = (io.clone(), Arc::clone(&task_held));
+        io.spawn(TaskClass::Foreground, async move {
+            let _held = held;
+            let _ = listener.accept().await;
+        });
+        let held = Arc::clone(&task_held);
+        io.spawn(TaskClass::Foreground, async move {
+            let _held = held;
+            let _ = stream.receive(&mut [0; 8]).await;
+        });
+        io.spawn(TaskClass::Background, async move {
+            let _held = task_held;
+            loop {
+                let buffer = Rc::new(io_of_task.buffer(64 * BLOCK_SIZE));
+                file.write_at(buffer, 0).await.unwrap();
+                file.truncate(0).await.unwrap();
+            }
+        });
+        io.sleep(Duration::from_millis(10)).await;
+    };
+    spawn_shard(0, None, &ShardOptions::default(), main)
+        .unwrap()
+        .join();
+    assert_eq!(Arc::strong_count(&held), 1, "tasks are dropped");
+    let (mut outside, address) = receiver.recv().unwrap();
+    let ended = std::io::Read::read(&mut outside, &mut [0; 8]);
+    assert!(
+        matches!(ended, Ok(0) | Err(_)),
+        "connections are closed: {ended:?}"
+    );
+    let refused = std::net::TcpStream::connect(address).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+}
