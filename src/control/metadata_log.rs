@@ -77,6 +77,12 @@ pub enum MetadataLogError {
         /// The level stored.
         found: u16,
     },
+    /// Too little space is free to begin; nothing was written, and it heals by itself.
+    #[error("too little space is free for {path}: delete topics or add space")]
+    Full {
+        /// The file.
+        path: PathBuf,
+    },
     /// The disk failed; whether the last write took effect is unknown.
     #[error("metadata log {path}: {reason}")]
     Disk {
@@ -104,7 +110,7 @@ pub trait MetadataLog: Send + 'static {
     /// Adds entries, all or none of them.
     ///
     /// # Errors
-    /// The disk failed.
+    /// [`MetadataLogError::Full`], after which it may be tried again, or the disk failed.
     fn append(&mut self, entries: &[Entry]) -> Result<(), MetadataLogError>;
 
     /// Keeps a snapshot of the state after entry `index`, and drops the entries that it covers.

@@ -26,6 +26,12 @@ const SNAPSHOT: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("snapshot
 /// Pages kept in memory, in bytes; redb's own default is 1 GiB.
 const CACHE_SIZE: usize = 4 << 20;
 
+/// Below this much free space nothing is added: a write that runs out of space in the middle is a
+/// failed write, after which nothing can be changed until a restart.
+const RESERVE_BYTES: u64 = 64 << 20;
+/// The same for what lets space go, or lets the broker start.
+const LAST_RESERVE_BYTES: u64 = 1 << 20;
+
 /// A [`MetadataLog`] in one file.
 #[derive(Debug)]
 pub struct RedbLog {
@@ -75,6 +81,13 @@ impl RedbLog {
                 identity.feature_level.to_le_bytes().as_slice(),
             )?;
             Ok(())
+        })
+    }
+
+    /// Free space on the log's file system; in memory, or where nobody can tell, there is enough.
+    fn free_bytes(&self) -> u64 {
+        rustix::fs::statvfs(&self.path).map_or(u64::MAX, |space| {
+            space.f_bavail.saturating_mul(space.f_frsize)
         })
     }
 
@@ -207,6 +220,11 @@ impl MetadataLog for RedbLog {
     }
 
     fn append(&mut self, entries: &[Entry]) -> Result<(), MetadataLogError> {
+        if self.free_bytes() < reserve_for(entries) {
+            return Err(MetadataLogError::Full {
+                path: self.path.clone(),
+            });
+        }
         self.write(|transaction| {
             let mut log = transaction.open_table(LOG)?;
             for entry in entries {
@@ -261,6 +279,13 @@ fn create(dir: &DataDir, path: &Path, identity: Identity) -> Result<(), Metadata
         .map_err(|error| disk(error.to_string()))?;
     fs::rename(&new, path).map_err(|error| disk(error.to_string()))?;
     sync_dir(dir.path()).map_err(|error| disk(error.to_string()))
+}
+
+fn reserve_for(entries: &[Entry]) -> u64 {
+    match entries.iter().all(|entry| entry.command.may_use_reserve()) {
+        true => LAST_RESERVE_BYTES,
+        false => RESERVE_BYTES,
+    }
 }
 
 fn builder() -> Builder {

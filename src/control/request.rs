@@ -51,6 +51,9 @@ pub enum ControlError {
     /// The broker is on its way down.
     #[error("the broker is shutting down")]
     ShuttingDown,
+    /// Nothing was changed for lack of space; it heals by itself.
+    #[error("{0}")]
+    DiskFull(String),
     /// The metadata log failed. Whether this request took effect is unknown until a restart.
     #[error("the metadata log failed, nothing can be changed until the broker is restarted: {0}")]
     LogFailed(String),
@@ -63,6 +66,7 @@ impl From<&ControlError> for ErrorCode {
     fn from(error: &ControlError) -> Self {
         match error {
             ControlError::ShuttingDown => Self::ShuttingDown,
+            ControlError::DiskFull(_) => Self::DiskFull,
             ControlError::LogFailed(_) => Self::StorageError,
             ControlError::Refused(error) => Self::from(error),
         }

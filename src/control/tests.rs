@@ -341,10 +341,11 @@ fn after_the_stop_requests_are_refused() {
     assert_eq!(refused, Err(Overloaded));
 }
 
-/// A log whose disk fails from some write on.
+/// A log whose disk fails from some write on, or is full for a while.
 struct FailingLog {
     inner: RedbLog,
     appends_left: u32,
+    full_for: u32,
 }
 
 impl MetadataLog for FailingLog {
@@ -357,6 +358,10 @@ impl MetadataLog for FailingLog {
     }
 
     fn append(&mut self, entries: &[Entry]) -> Result<(), MetadataLogError> {
+        if self.full_for > 0 && !entries.iter().all(|entry| entry.command.may_use_reserve()) {
+            self.full_for -= 1;
+            return Err(MetadataLogError::Full { path: "m".into() });
+        }
         if self.appends_left == 0 {
             let reason = "input/output error".to_owned();
             return Err(MetadataLogError::Disk {
@@ -381,6 +386,7 @@ fn a_failed_write_latches_and_acknowledges_nothing() {
     let log = FailingLog {
         inner,
         appends_left: 2,
+        full_for: 0,
     };
     let (control, threads) = start_over(log, TopicConfig::default()).unwrap();
     assert_eq!(create(&control, "a", 1).error, ErrorCode::None);
@@ -393,6 +399,24 @@ fn a_failed_write_latches_and_acknowledges_nothing() {
     assert!(!control.is_healthy());
     assert_eq!(control.image_index(), index);
     assert!(control.image().topic_named("b").is_none());
+    threads.stop();
+}
+
+#[test]
+fn a_full_disk_refuses_and_heals() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = DataDir::open(temp.path()).unwrap();
+    let inner = RedbLog::open(&dir, fresh_identity()).unwrap();
+    let log = FailingLog {
+        inner,
+        appends_left: u32::MAX,
+        full_for: 1,
+    };
+    let (control, threads) = start_over(log, TopicConfig::default()).unwrap();
+    let error = ask(&control, create_request("a", 1)).unwrap_err();
+    assert_eq!(ErrorCode::from(&error), ErrorCode::DiskFull);
+    assert!(control.is_healthy());
+    assert_eq!(create(&control, "a", 1).error, ErrorCode::None);
     threads.stop();
 }
 

@@ -109,8 +109,12 @@ impl Worker {
                 command,
             })
             .collect();
-        if let Err(error) = self.committer.append(entries.clone()).await {
-            return Err(self.fail(&error));
+        match self.committer.append(entries.clone()).await {
+            Ok(()) => {}
+            Err(error @ MetadataLogError::Full { .. }) => {
+                return Err(ControlError::DiskFull(error.to_string()));
+            }
+            Err(error) => return Err(self.fail(&error)),
         }
         let apply = |entry: &Entry| {
             self.controller

@@ -60,6 +60,23 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whether the change is one that a full disk must not stand in the way of: it lets space go,
+    /// or lets a broker start.
+    #[must_use]
+    pub fn may_use_reserve(&self) -> bool {
+        match self {
+            Self::BrokerStarted { .. }
+            | Self::DeleteTopic { .. }
+            | Self::AlterTopic { .. }
+            | Self::ForgetTopic { .. } => true,
+            Self::CreateTopic { .. }
+            | Self::CreatePartitions { .. }
+            | Self::AllocateProducerIds { .. } => false,
+        }
+    }
+}
+
 /// What a change did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {

@@ -34,8 +34,8 @@ pub enum KernelError {
     /// Blocked by a filter of system calls.
     #[error(
         "io_uring is blocked, most likely by a container's seccomp profile: start the container \
-         with `--security-opt seccomp=unconfined`, or with a profile that allows io_uring_setup, \
-         io_uring_enter and io_uring_register"
+         with `--security-opt seccomp=tuning/docker-seccomp.json` (a file of Millstream's sources), or \
+         with seccomp=unconfined"
     )]
     Blocked,
     /// Not enough lockable memory for a ring.
@@ -122,6 +122,26 @@ mod tests {
             diagnose(&errno(Errno::MFILE), None),
             KernelError::Other(_)
         ));
+    }
+
+    /// The remedy in the message must be one.
+    #[test]
+    fn the_profile_that_is_shipped_lets_rings_be_made() {
+        let text = include_str!("../../tuning/docker-seccomp.json");
+        let profile: serde_json::Value = serde_json::from_str(text).unwrap();
+        assert_eq!(profile["defaultAction"], "SCMP_ACT_ALLOW");
+        let denied = profile["syscalls"][0]["names"].as_array().unwrap();
+        assert!(denied.iter().any(|name| name == "ptrace"));
+        assert!(
+            !denied
+                .iter()
+                .any(|name| name.as_str().unwrap().starts_with("io_uring"))
+        );
+        assert!(
+            KernelError::Blocked
+                .to_string()
+                .contains("tuning/docker-seccomp.json")
+        );
     }
 
     #[test]

@@ -156,6 +156,32 @@ mod tests {
         }
     }
 
+    /// Runs itself again as a child, which panics in a thread of its own.
+    #[test]
+    fn a_panic_in_any_thread_ends_the_process() {
+        const CHILD: &str = "MILLSTREAM_TEST_PANICS";
+        if std::env::var_os(CHILD).is_some() {
+            start(LogFormat::Text, "info");
+            abort_on_panic();
+            let thread = std::thread::Builder::new().name("shard-7".to_owned());
+            let _ = thread
+                .spawn(|| panic!("an invariant broke"))
+                .unwrap()
+                .join();
+            std::process::exit(0);
+        }
+        let test = "logging::tests::a_panic_in_any_thread_ends_the_process";
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--nocapture"])
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), None, "ended by a signal: {stderr}");
+        assert!(stderr.contains("an invariant broke"), "{stderr}");
+        assert!(stderr.contains("shard-7"), "{stderr}");
+    }
+
     #[test]
     fn a_line_in_a_loop_is_cut_and_others_are_not() {
         let lines = Lines::default();

@@ -65,6 +65,9 @@ pub enum SettingsError {
         /// The nearest key there is.
         nearest: Option<&'static str>,
     },
+    /// One address cannot serve both.
+    #[error("listen and admin-listen are both {0}: give one of them another port")]
+    SameAddress(std::net::SocketAddr),
     /// The value is no value of the setting.
     #[error("{name}={value:?} ({origin}) is not allowed: {reason}")]
     BadValue {
@@ -183,7 +186,15 @@ pub fn resolve(
             resolved.set(row, value, Origin::Flag(format!("--{}", row.name)))?;
         }
     }
-    Ok(resolved)
+    let Settings {
+        listen,
+        admin_listen,
+        ..
+    } = resolved.settings;
+    match admin_listen == Some(listen) && listen.port() != 0 {
+        true => Err(SettingsError::SameAddress(listen)),
+        false => Ok(resolved),
+    }
 }
 
 /// The file's values as text, by key. A table becomes `name=value` pairs.

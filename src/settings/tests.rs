@@ -151,6 +151,13 @@ fn variables_that_look_misspelt_are_told() {
 }
 
 #[test]
+fn one_address_does_not_serve_both() {
+    let error = from_file("listen = '127.0.0.1:7401'").unwrap_err();
+    assert!(matches!(error, SettingsError::SameAddress(_)), "{error}");
+    from_file("listen = '127.0.0.1:0'\nadmin-listen = '127.0.0.1:0'").unwrap();
+}
+
+#[test]
 fn addresses() {
     let listen = |text: &str| {
         let flags = BTreeMap::from([("listen", text.to_owned())]);

@@ -28,7 +28,7 @@ use crate::{
     control::{self, Control, ControlThreads, DataDir},
     host::{self, DiskFacts},
     logging,
-    settings::{Environment, Flags, Settings},
+    settings::{Environment, Flags, LogFormat, Settings},
 };
 use banner::Banner;
 use plan::Plan;
@@ -99,6 +99,17 @@ fn serve(settings: &Settings) -> anyhow::Result<ExitCode> {
         time_to_ready: begin.elapsed(),
     };
     banner.print();
+    if settings.log_format == LogFormat::Json {
+        // Whoever reads only the log learns it too.
+        tracing::info!(
+            address = %banner.address,
+            shards = plan.broker.shard_cpus.len(),
+            memory_bytes = plan.broker.memory,
+            data_dir = %plan.broker.data_dir.display(),
+            direct_io = plan.broker.direct_io,
+            "ready"
+        );
+    }
     signals.wait();
     tracing::info!("stopping; a second signal ends the broker at once");
     running.stop(Duration::from_millis(settings.shutdown_timeout_ms))
