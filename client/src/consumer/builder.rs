@@ -36,8 +36,8 @@ impl ConsumerBuilder {
         }
     }
 
-    /// Most bytes read ahead of the caller, over all partitions. 32 MiB by default; one batch that
-    /// is larger is read all the same.
+    /// Most bytes read ahead of the caller, over all partitions. 32 MiB by default. A batch that is
+    /// larger is read all the same, and each broker shard may always bring 64 KiB.
     #[must_use]
     pub fn prefetch_bytes(mut self, bytes: usize) -> Self {
         self.config.prefetch_bytes = bytes.max(1);

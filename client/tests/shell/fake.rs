@@ -211,10 +211,13 @@ impl Partition {
         let mut bytes: Vec<u8> = Vec::new();
         for batch in &self.batches {
             let header = BatchHeader::decode(batch).expect("a batch");
-            let fits = bytes.is_empty() || bytes.len() + batch.len() <= max_bytes as usize;
-            if header.next_offset().0 > offset && fits {
-                bytes.extend_from_slice(batch);
+            if header.next_offset().0 <= offset {
+                continue;
             }
+            if !bytes.is_empty() && bytes.len() + batch.len() > max_bytes as usize {
+                break;
+            }
+            bytes.extend_from_slice(batch);
         }
         bytes
     }

@@ -1,6 +1,6 @@
 //! Which partitions to ask for, of whom, and for how much.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use millstream_protocol::{
     TopicPartition,
@@ -8,7 +8,7 @@ use millstream_protocol::{
     messages::{FetchPartition, FetchRequest},
 };
 
-use super::{Action, FetchId, Machine};
+use super::{Action, FetchId, Machine, UnderWay};
 use crate::metadata::Node;
 
 /// With less room than this, reading ahead waits until something is taken.
@@ -19,21 +19,26 @@ impl Machine {
     pub(super) fn fetch(&mut self, now: Duration, actions: &mut Vec<Action>) {
         // A partition reads ahead up to its share, so that a busy one leaves room for the others.
         let share = (self.config.prefetch_bytes / self.partitions.len().max(1)).max(1);
-        let mut groups: BTreeMap<Node, Vec<TopicPartition>> = BTreeMap::new();
+        // In the order of their first partition: whoever is turned to first has the first choice.
+        let mut groups: Vec<(Node, Vec<TopicPartition>)> = Vec::new();
         for at in &self.order {
             let partition = &self.partitions[at];
             if !partition.wants_fetch(now, share) {
                 continue;
             }
-            match partition.leader {
-                Some(leader) => groups.entry(leader.node).or_default().push(*at),
-                None => self.lookups.want(at.topic),
+            let Some(leader) = partition.leader else {
+                self.lookups.want(at.topic);
+                continue;
+            };
+            match groups.iter_mut().find(|(node, _)| *node == leader.node) {
+                Some((_, group)) => group.push(*at),
+                None => groups.push((leader.node, vec![*at])),
             }
         }
         for (node, mut group) in groups {
             group.truncate(MAX_PARTITIONS_PER_REQUEST);
-            let Some(max_bytes) = self.room_for(group.len()) else {
-                break;
+            let Some(max_bytes) = self.room_for(node, &mut group) else {
+                continue;
             };
             actions.push(self.ask(node, group, max_bytes));
             // What is asked for first gets the reply's room first: take turns.
@@ -53,13 +58,20 @@ impl Machine {
 
     /// Bytes that the next reply may bring; none if it has to wait. Half of what is left, so that
     /// long polls under way never take all of it from partitions that have data.
-    fn room_for(&self, partition_count: usize) -> Option<usize> {
+    fn room_for(&self, node: Node, group: &mut Vec<TopicPartition>) -> Option<usize> {
         let used = self.buffered + self.reserved;
         let left = self.config.prefetch_bytes.saturating_sub(used);
         if used > 0 && left < MIN_FETCH_BYTES.min(self.config.prefetch_bytes / 8 + 1) {
-            return None;
+            // However little room there is, a shard that is not being asked may be asked for
+            // partitions of which nothing is here: none starves while others fill the buffer.
+            if self.fetches.values().any(|it| it.node == node) {
+                return None;
+            }
+            group.retain(|at| self.partitions[at].buffered == 0);
+            let least = MIN_FETCH_BYTES.min(self.config.prefetch_bytes);
+            return (!group.is_empty()).then_some(least);
         }
-        let wanted = partition_count.saturating_mul(self.config.fetch_bytes);
+        let wanted = group.len().saturating_mul(self.config.fetch_bytes);
         let most = (MAX_FETCH_SIZE as usize).min(left.div_ceil(2));
         Some(wanted.min(most).max(1))
     }
@@ -85,7 +97,12 @@ impl Machine {
             });
         }
         self.reserved += max_bytes;
-        self.fetches.insert(id, (group, max_bytes));
+        let under_way = UnderWay {
+            node,
+            partitions: group,
+            reserved: max_bytes,
+        };
+        self.fetches.insert(id, under_way);
         let request = FetchRequest {
             max_wait_ms: if waits { self.config.max_wait_ms } else { 0 },
             min_bytes: u32::from(waits),
@@ -97,11 +114,11 @@ impl Machine {
 
     /// The partitions of a fetch that ended and still wait for it.
     pub(super) fn fetch_ended(&mut self, id: FetchId) -> Vec<TopicPartition> {
-        let Some((group, reserved)) = self.fetches.remove(&id) else {
+        let Some(ended) = self.fetches.remove(&id) else {
             return Vec::new();
         };
-        self.reserved -= reserved;
-        let mut waiting = group;
+        self.reserved -= ended.reserved;
+        let mut waiting = ended.partitions;
         waiting.retain(|at| match self.partitions.get_mut(at) {
             Some(partition) if partition.in_flight == Some(id) => {
                 partition.in_flight = None;

@@ -116,12 +116,20 @@ pub struct Machine {
     order: Vec<TopicPartition>,
     queue: VecDeque<Item>,
     lookups: Lookups,
-    /// Fetches under way: which partitions, and the bytes set aside for the reply.
-    fetches: BTreeMap<FetchId, (Vec<TopicPartition>, usize)>,
+    fetches: BTreeMap<FetchId, UnderWay>,
     next_fetch: FetchId,
     /// Bytes in the queue.
     buffered: usize,
     /// Bytes that replies under way may bring.
+    reserved: usize,
+}
+
+/// A fetch that has no reply yet.
+#[derive(Debug)]
+struct UnderWay {
+    node: Node,
+    partitions: Vec<TopicPartition>,
+    /// Bytes set aside for the reply.
     reserved: usize,
 }
 
@@ -285,7 +293,7 @@ impl Machine {
             sizes.sum()
         };
         assert_eq!(self.buffered, size_of(None));
-        let reserved: usize = self.fetches.values().map(|(_, size)| size).sum();
+        let reserved: usize = self.fetches.values().map(|it| it.reserved).sum();
         assert_eq!(self.reserved, reserved);
         let assigned: Vec<TopicPartition> = self.partitions.keys().copied().collect();
         let mut order = self.order.clone();
@@ -295,7 +303,7 @@ impl Machine {
             assert_eq!(partition.buffered, size_of(Some(*at)));
             assert!(partition.position <= partition.fetch_offset);
             if let Some(id) = partition.in_flight {
-                assert!(self.fetches[&id].0.contains(at));
+                assert!(self.fetches[&id].partitions.contains(at));
             }
         }
     }

@@ -18,6 +18,9 @@ pub(super) struct Partition {
     /// Leader epoch of the last batch that was read, so that the broker can tell if it was cut away
     /// (KIP-320).
     pub last_fetched_epoch: LeaderEpoch,
+    /// Where the log parted from what was read, and the epoch that is good up to there: a seek to
+    /// just this offset goes on with the check unbroken.
+    pub diverged: Option<(Offset, LeaderEpoch)>,
     pub in_flight: Option<FetchId>,
     /// Bytes read ahead.
     pub buffered: usize,
@@ -36,6 +39,7 @@ impl Partition {
             fetch_offset: offset,
             position: offset,
             last_fetched_epoch: LeaderEpoch::UNKNOWN,
+            diverged: None,
             in_flight: None,
             buffered: 0,
             high_watermark: None,
@@ -50,7 +54,10 @@ impl Partition {
     pub(super) fn seek(&mut self, offset: Offset) {
         self.fetch_offset = offset;
         self.position = offset;
-        self.last_fetched_epoch = LeaderEpoch::UNKNOWN;
+        self.last_fetched_epoch = match self.diverged.take() {
+            Some((at, epoch)) if at == offset => epoch,
+            Some(_) | None => LeaderEpoch::UNKNOWN,
+        };
         self.in_flight = None;
         self.buffered = 0;
         self.paused = false;

@@ -157,7 +157,9 @@ impl Machine {
         };
         let seen = partition.position > diverged_at;
         self.drop_queued_from(at, diverged_at);
+        let partition = self.partitions.get_mut(&at).expect("just found");
         if seen && self.config.truncation == TruncationPolicy::Error {
+            partition.diverged = Some((diverged_at, diverging.epoch));
             self.obstacle(at, error);
             return;
         }

@@ -316,7 +316,7 @@ fn a_cut_below_the_position_is_reported_once() {
         "{obstacle:?}"
     );
     let said = bench.apply(assigned(0, 5));
-    assert_eq!(said, ["fetch 3 of 0 wait 500: p0 from 5 e1 last -1"]);
+    assert_eq!(said, ["fetch 3 of 0 wait 500: p0 from 5 e1 last 1"]);
 }
 
 #[test]

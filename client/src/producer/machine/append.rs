@@ -236,6 +236,7 @@ impl<H: Clone + Default> Partition<H> {
             size: BATCH_HEADER_SIZE,
             payload: Payload::Open(BatchBuilder::with_capacity(self.capacity_hint)),
             stamp: None,
+            stamp_number: 0,
             state: BatchState::Waiting,
             uncertain: false,
             trouble: None,

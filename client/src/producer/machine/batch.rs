@@ -57,6 +57,8 @@ pub(super) struct Batch<H> {
     pub size: usize,
     pub payload: Payload,
     pub stamp: Option<Stamp>,
+    /// Counts the partition's stamped batches: how far back this one is for the broker's memory.
+    pub stamp_number: u64,
     pub state: BatchState,
     /// An attempt ended without an answer: the batch may be in the log.
     pub uncertain: bool,

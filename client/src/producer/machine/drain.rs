@@ -142,6 +142,8 @@ impl<H: Clone + Default> Machine<H> {
                 identity: partition.identity.expect("a ready partition has one"),
                 base_sequence: partition.next_sequence,
             });
+            batch.stamp_number = partition.stamp_count;
+            partition.stamp_count += 1;
             partition.next_sequence = sequence_after(partition.next_sequence, batch.record_count);
         }
         let contents = match std::mem::replace(&mut batch.payload, Payload::Encoding) {

@@ -2,7 +2,10 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::batch::{Batch, BatchId, BatchState, Identity};
+use super::{
+    MAX_IDEMPOTENT_IN_FLIGHT,
+    batch::{Batch, BatchId, BatchState, Identity},
+};
 use crate::metadata::{Leader, Node};
 
 /// Batches in the order of their records. Those in flight come first, unless one of them came back
@@ -18,6 +21,8 @@ pub(super) struct Partition<H> {
     /// Identity that the sequences here belong to.
     pub identity: Option<Identity>,
     pub next_sequence: i32,
+    /// Batches that got a stamp so far.
+    pub stamp_count: u64,
     /// A batch failed for good after it got its sequence: the broker may miss it.
     pub gap_possible: bool,
     /// The broker refused a sequence that should be right: begin a new identity once nothing is in
@@ -66,6 +71,7 @@ impl<H> Partition<H> {
             in_flight_node: None,
             identity: None,
             next_sequence: 0,
+            stamp_count: 0,
             gap_possible: false,
             reset_wanted: false,
             failures: 0,
@@ -88,6 +94,9 @@ impl<H> Partition<H> {
         if self.in_flight > 0 && alone {
             return Readiness::Blocked;
         }
+        if next.stamp.is_none() && self.would_push_oldest_out() {
+            return Readiness::Blocked;
+        }
         if let Some(until) = self.backoff_until.filter(|until| *until > on.now) {
             return Readiness::Until(until);
         }
@@ -107,6 +116,16 @@ impl<H> Partition<H> {
             return Readiness::NoIdentity;
         }
         Readiness::Ready(leader.node)
+    }
+
+    /// Whether another stamped batch might make the broker forget the oldest one that is not settled,
+    /// so that a repetition of it could not be told from something new. Batches behind the oldest
+    /// settle, too: it is not enough that few are in flight.
+    fn would_push_oldest_out(&self) -> bool {
+        let oldest = self.batches.front().filter(|batch| batch.stamp.is_some());
+        oldest.is_some_and(|batch| {
+            self.stamp_count - batch.stamp_number >= MAX_IDEMPOTENT_IN_FLIGHT as u64
+        })
     }
 
     /// Forgets sequences given out under the old identity. Nothing is in flight.
