@@ -3,21 +3,22 @@
 use std::{
     cell::RefCell,
     future::Future,
+    io::{ErrorKind, IoSlice},
     path::{Path, PathBuf},
     rc::Rc,
     time::Duration,
 };
 
-use super::{CrashPolicy, Errno, Fault, Operation, Sim, SimDisk, SimFile, SimIo};
+use super::{CrashPolicy, Errno, Fault, Operation, Sim, SimDisk, SimFile, SimIo, SimStream};
 use crate::io::{
-    BLOCK_SIZE, Buffer, Clock, Disk, DiskFile, Io as _, OpenMode, TaskClass, Tasks,
-    conformance::conformance_tests,
+    BLOCK_SIZE, Buffer, Clock, Disk, DiskFile, Io as _, Listener, Net, OpenMode, Stream, TaskClass,
+    Tasks, conformance::conformance_tests,
 };
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
 
 fn run_conformance<F: Future<Output = ()> + 'static>(check: impl Fn(SimIo, PathBuf) -> F) {
-    for seed in 0..20 {
+    for seed in 0..10 {
         let disk = SimDisk::new();
         let mut sim = Sim::new(seed).with_disk(&disk);
         sim.run(|io| async move { io.create_dir_all(Path::new("/data")).await.unwrap() });
@@ -412,4 +413,142 @@ fn a_killed_node_stops_and_lets_go() {
         other.kill();
         assert_eq!(Rc::strong_count(&alive), 1);
     });
+}
+
+#[test]
+fn a_process_that_ends_loses_nothing_and_flushes_nothing() {
+    let disk = SimDisk::new();
+    disk.ignore_flushes(false);
+    Sim::new(1).with_disk(&disk).run(write_some);
+    disk.remount();
+    assert_eq!(contents(&disk), [[2; BLOCK_SIZE], [3; BLOCK_SIZE]].concat());
+    disk.crash(CrashPolicy::DropAll);
+    assert_eq!(contents(&disk), [1; BLOCK_SIZE]);
+
+    // Cut with a write in flight: it arrives after the process is gone.
+    let disk = SimDisk::new();
+    disk.ignore_flushes(false);
+    disk.cut_after(2);
+    let cut = Sim::new(1).with_disk(&disk).run_until_cut(|io| async move {
+        let file = io.open(Path::new("/f"), OpenMode::CreateNew).await.unwrap();
+        let (first, second) = (file.clone(), block(&io, 2));
+        let buffer = block(&io, 1);
+        io.spawn(TaskClass::Foreground, async move {
+            first.write_at(buffer, 0).await.unwrap()
+        });
+        io.yield_if_needed().await;
+        io.sleep(Duration::from_micros(5)).await;
+        file.write_at(second, BLOCK).await.unwrap();
+    });
+    assert!(cut.is_none());
+    disk.remount();
+    let size = Sim::new(2).with_disk(&disk).run(|io| async move {
+        let file = io.open(Path::new("/f"), OpenMode::Read).await.unwrap();
+        read_all(&file).await
+    });
+    assert_eq!(size, [1; BLOCK_SIZE]);
+}
+
+#[test]
+fn space_is_counted_once() {
+    Sim::new(1).run(|io| async move {
+        let file = io.open(Path::new("/f"), OpenMode::CreateNew).await.unwrap();
+        let physical = |file: SimFile| async move { file.physical_size().await.unwrap() / BLOCK };
+        file.write_at(block(&io, 1), 10 * BLOCK).await.unwrap();
+        file.write_at(block(&io, 1), 10 * BLOCK).await.unwrap();
+        assert_eq!(physical(file.clone()).await, 1);
+        file.allocate(4 * BLOCK).await.unwrap();
+        assert_eq!(physical(file.clone()).await, 5);
+        file.allocate(20 * BLOCK).await.unwrap();
+        assert_eq!(physical(file.clone()).await, 20);
+        file.write_at(block(&io, 1), 20 * BLOCK).await.unwrap();
+        assert_eq!(physical(file.clone()).await, 21);
+        file.truncate(5 * BLOCK + 1).await.unwrap();
+        assert_eq!(physical(file.clone()).await, 6);
+    });
+}
+
+/// A connection from node 1 to a listener of node 0.
+async fn across(io: &SimIo, other: &SimIo) -> (SimStream, SimStream) {
+    let listener = io.listen("10.0.0.1:7400".parse().unwrap()).await.unwrap();
+    let client = other
+        .connect("10.0.0.1:7400".parse().unwrap())
+        .await
+        .unwrap();
+    let (server, _) = listener.accept().await.unwrap();
+    (client, server)
+}
+
+#[test]
+fn a_blocked_link_delays_and_a_reset_ends() {
+    Sim::new(1).run(|io| async move {
+        let other = io.node(1, &SimDisk::new());
+        let (client, server) = across(&io, &other).await;
+        io.sim_net().block(0, 1);
+        client.send(&[IoSlice::new(b"x")]).await.unwrap();
+        io.sleep(Duration::from_secs(10)).await;
+        assert_eq!(server.try_receive(&mut [0; 4]).unwrap(), None);
+        let _listener = io.listen("10.0.0.1:1".parse().unwrap()).await.unwrap();
+        let error = other
+            .connect("10.0.0.1:1".parse().unwrap())
+            .await
+            .err()
+            .unwrap();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        io.sim_net().unblock_all();
+        assert_eq!(server.receive(&mut [0; 4]).await.unwrap(), 1);
+        io.sim_net().reset_connections(1);
+        let error = server.receive(&mut [0; 4]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        assert!(client.send(&[IoSlice::new(b"x")]).await.is_err());
+        drop((client, server));
+        assert_eq!(io.sim_net().connection_count(), 0);
+    });
+}
+
+#[test]
+fn a_killed_node_ends_its_connections() {
+    Sim::new(1).run(|io| async move {
+        let other = io.node(1, &SimDisk::new());
+        let (client, server) = across(&io, &other).await;
+        other.spawn(TaskClass::Foreground, async move {
+            let _ = client.receive(&mut [0; 4]).await;
+        });
+        io.sleep(Duration::from_secs(1)).await;
+        other.kill();
+        assert_eq!(server.receive(&mut [0; 4]).await.unwrap(), 0);
+    });
+}
+
+#[test]
+fn the_network_follows_the_seed() {
+    let run = |seed| {
+        let mut sim = Sim::new(seed);
+        let pieces = sim.run(|io| async move {
+            let other = io.node(1, &SimDisk::new());
+            let (client, server) = across(&io, &other).await;
+            other.spawn(TaskClass::Foreground, async move {
+                let mut left = 10_000;
+                while left > 0 {
+                    left -= client
+                        .send(&[IoSlice::new(&[7; 10_000][..left])])
+                        .await
+                        .unwrap();
+                }
+            });
+            let mut pieces = Vec::new();
+            while pieces.iter().sum::<usize>() < 10_000 {
+                pieces.push(server.receive(&mut [0; 4_000]).await.unwrap());
+            }
+            pieces
+        });
+        (pieces, sim.trace_hash())
+    };
+    assert_eq!(run(3), run(3));
+    let different: std::collections::BTreeSet<_> = (0..20).map(run).collect();
+    assert_eq!(different.len(), 20);
+    assert!(
+        different.iter().any(|(pieces, _)| pieces.len() > 5),
+        "bytes come in pieces"
+    );
 }

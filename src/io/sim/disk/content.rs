@@ -20,6 +20,8 @@ pub(super) struct Content {
     /// Space is set aside from 0 up to here, whole blocks.
     allocated: u64,
     blocks: BTreeMap<u64, Block>,
+    /// How many of the blocks lie beyond what is set aside.
+    beyond_count: u64,
 }
 
 impl Content {
@@ -28,8 +30,7 @@ impl Content {
     }
 
     pub(super) fn physical_size(&self) -> u64 {
-        let beyond = self.blocks.range(self.allocated / BLOCK..).count() as u64;
-        self.allocated + beyond * BLOCK
+        self.allocated + self.beyond_count * BLOCK
     }
 
     /// How much more space a write of `count` blocks would take.
@@ -57,7 +58,14 @@ impl Content {
     }
 
     pub(super) fn put(&mut self, index: u64, block: Block) {
-        self.blocks.insert(index, block);
+        let fresh = self.blocks.insert(index, block).is_none();
+        if fresh && index >= self.allocated / BLOCK {
+            self.beyond_count += 1;
+        }
+    }
+
+    fn count_beyond(&mut self) {
+        self.beyond_count = self.blocks.range(self.allocated / BLOCK..).count() as u64;
     }
 
     /// Puts only the sectors of a block whose bit is set in `sectors`.
@@ -69,7 +77,7 @@ impl Content {
             let range = sector * SECTOR_SIZE..(sector + 1) * SECTOR_SIZE;
             bytes[range.clone()].copy_from_slice(&block[range]);
         }
-        self.blocks.insert(index, bytes.into());
+        self.put(index, bytes.into());
     }
 
     pub(super) fn block(&self, index: u64) -> Option<&[u8]> {
@@ -83,6 +91,7 @@ impl Content {
 
     pub(super) fn allocate(&mut self, size: u64) {
         self.allocated = self.allocated.max(size.next_multiple_of(BLOCK));
+        self.count_beyond();
         self.extend(size);
     }
 
@@ -91,6 +100,7 @@ impl Content {
         let end = size.next_multiple_of(BLOCK);
         self.blocks.split_off(&(end / BLOCK));
         self.allocated = self.allocated.min(end);
+        self.count_beyond();
         self.size = size;
         let tail = usize::try_from(size % BLOCK).expect("less than a block");
         if tail != 0
@@ -114,6 +124,6 @@ impl Content {
             .block(index)
             .map_or_else(|| vec![0; BLOCK_SIZE], <[u8]>::to_vec);
         bytes[usize::try_from(position % BLOCK).expect("less than a block")] ^= mask;
-        self.blocks.insert(index, bytes.into());
+        self.put(index, bytes.into());
     }
 }

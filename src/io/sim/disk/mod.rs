@@ -139,6 +139,14 @@ impl SimDisk {
         self.shared.state.borrow_mut().crash(policy);
     }
 
+    /// The process ends, the power stays: operations in flight finish, open handles die, planned
+    /// failures and the cut are forgotten. Nothing is lost, and nothing becomes durable.
+    pub fn remount(&self) {
+        self.heal();
+        self.shared.mount.set(self.shared.mount.get() + 1);
+        self.shared.state.borrow_mut().settle();
+    }
+
     /// Everything on it now, unsynced changes included.
     #[must_use]
     pub fn image(&self) -> DiskImage {

@@ -466,6 +466,29 @@ impl DiskState {
         Ok(())
     }
 
+    /// The process ends and the system goes on: what is in flight arrives.
+    pub(super) fn settle(&mut self) {
+        let in_flight: Vec<(Inode, u64)> = self
+            .nodes
+            .iter()
+            .filter_map(|(inode, node)| match node {
+                Node::File(file) => Some(file.in_flight.keys().map(|begun| (*inode, *begun))),
+                Node::Directory { .. } => None,
+            })
+            .flatten()
+            .collect();
+        for (inode, begun) in in_flight {
+            // It is there: it was just found.
+            let _ = self.complete(inode, begun);
+        }
+        for node in self.nodes.values_mut() {
+            if let Node::File(file) = node {
+                file.handle_count = 0;
+            }
+        }
+        self.collect();
+    }
+
     // --- crash -------------------------------------------------------------------------------
 
     pub(super) fn crash(&mut self, policy: CrashPolicy) {
