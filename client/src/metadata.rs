@@ -134,13 +134,19 @@ impl Metadata {
         name: &str,
         newer_than: Duration,
     ) -> Result<Arc<Topic>, RequestError> {
-        let _alone = self.refreshing.lock().await;
         if let Some(topic) = self.cached(name) {
             if topic.heard_at > newer_than {
                 return Ok(topic);
             }
             let due = topic.heard_at + MIN_REFRESH_INTERVAL;
             tokio::time::sleep_until(self.clock.instant(due)).await;
+        }
+        let _alone = self.refreshing.lock().await;
+        // Whoever was first may have brought it.
+        if let Some(topic) = self.cached(name)
+            && topic.heard_at > newer_than
+        {
+            return Ok(topic);
         }
         let info = self.ask(Some(vec![name.to_owned()]), false).await?.topics;
         let Some(info) = info.into_iter().next() else {

@@ -101,10 +101,11 @@ impl Consumer {
         if let Some(old) = self.topics.insert(Arc::clone(&known.name), known.id)
             && old != known.id
         {
-            // Created again under its name: the old one's partition makes way.
-            let topic = old;
-            self.core
-                .apply(Event::Unassigned(TopicPartition { topic, partition }));
+            // Created again under its name: what is left of the old one makes way.
+            let assigned = self.core.state().machine.assignment();
+            for (_, at) in assigned.into_iter().filter(|(_, at)| at.topic == old) {
+                self.core.apply(Event::Unassigned(at));
+            }
         }
         self.core.apply(Event::Assigned {
             at,

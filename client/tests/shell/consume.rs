@@ -306,4 +306,12 @@ async fn a_topic_that_is_deleted_is_an_obstacle() {
         .await
         .expect_err("gone");
     assert!(!error.is_retriable());
+    fake.create("t", &[0]);
+    produce(&client, 0, 2).await;
+    consumer
+        .assign("t", P0, StartAt::Beginning)
+        .await
+        .expect("it is back");
+    assert_eq!(offsets(&rest(&mut consumer).await), [0, 1]);
+    assert_eq!(consumer.assignment().len(), 1, "the old one made way");
 }

@@ -21,6 +21,8 @@ mod partition;
 mod settle;
 
 #[cfg(test)]
+mod bench;
+#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod tests;

@@ -19,7 +19,7 @@ use proptest::prelude::*;
 
 use super::{
     Action, Config, Event, Identity, Machine, ProduceSend, RequestId,
-    tests::{answer, config, topic},
+    bench::{answer, config, topic},
 };
 use crate::{
     error::{ProduceError, RequestError},
