@@ -3,6 +3,7 @@
 use std::{
     future::Future,
     io,
+    rc::Rc,
     sync::mpsc,
     thread::{self, JoinHandle},
     time::Duration,
@@ -119,11 +120,15 @@ where
     Fut::Output: 'static,
 {
     let io = GlommioIo::new(direct);
-    let shard = std::rc::Rc::clone(&io.shard);
+    let shard = Rc::clone(&io.shard);
     let _pulse = pulse::start(shard.foreground);
+    let timers = Rc::clone(&shard);
+    let driver = async move { timers.timers.drive().await };
+    let driver = glommio::spawn_local_into(driver, shard.foreground);
     let task = glommio::spawn_local_into(main(io), shard.foreground);
     let result = task.expect("the queue was just made").await;
     shard.end().await;
+    drop(driver);
     result
 }
 

@@ -15,6 +15,7 @@ mod readiness;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod timers;
 
 use std::{
     cell::RefCell,
@@ -31,6 +32,7 @@ use glommio::{GlommioError, Latency, Shares, TaskQueueHandle};
 use super::{Clock, Io, Monotonic, Random, TaskClass, Tasks};
 use closing::Closing;
 use tasks::TaskList;
+use timers::{Sleep, Timers};
 
 pub use buffer::GlommioBuffer;
 pub use executor::{ShardOptions, ShardThread, io_uring_available, spawn_shard};
@@ -62,6 +64,7 @@ struct Shard {
     random: RefCell<Random>,
     closing: Closing,
     tasks: TaskList,
+    timers: Timers,
     direct: bool,
 }
 
@@ -78,6 +81,7 @@ impl GlommioIo {
             random: RefCell::new(Random::new(RandomState::new().hash_one(0_u64))),
             closing: Closing::default(),
             tasks: TaskList::default(),
+            timers: Timers::default(),
             direct,
         };
         LazyLock::force(&START);
@@ -87,10 +91,13 @@ impl GlommioIo {
     }
 }
 
+fn now_ns() -> u64 {
+    u64::try_from(START.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
 impl Clock for GlommioIo {
     fn now(&self) -> Monotonic {
-        let elapsed_ns = START.elapsed().as_nanos();
-        Monotonic(u64::try_from(elapsed_ns).unwrap_or(u64::MAX))
+        Monotonic(now_ns())
     }
 
     #[expect(
@@ -106,7 +113,7 @@ impl Clock for GlommioIo {
     }
 
     async fn sleep(&self, duration: Duration) {
-        glommio::timer::sleep(duration).await;
+        Sleep::new(&self.shard, duration).await;
     }
 }
 

@@ -383,3 +383,26 @@ fn a_shard_that_ends_lets_go() {
     let refused = std::net::TcpStream::connect(address).unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
 }
+
+#[test]
+fn a_timer_among_ten_thousand_is_never_early() {
+    run(true, |io, _directory| async move {
+        let done = Rc::new(Cell::new(0));
+        for _ in 0..10_000 {
+            let (io_of_task, done) = (io.clone(), Rc::clone(&done));
+            io.spawn(TaskClass::Background, async move {
+                io_of_task.sleep(Duration::from_secs(3600)).await;
+                done.set(done.get() + 1);
+            });
+        }
+        // Never early, whatever happens meanwhile, and in order.
+        for wait_us in [1, 100, 999, 1_000, 1_500, 7_300, 20_000, 300_000] {
+            let wait = Duration::from_micros(wait_us);
+            let start = io.now();
+            io.sleep(wait).await;
+            let elapsed = io.now().since(start);
+            assert!(elapsed >= wait, "{elapsed:?} instead of {wait:?}");
+        }
+        assert_eq!(done.get(), 0);
+    });
+}
