@@ -18,6 +18,9 @@ use crate::{
     verify::Verdict,
 };
 
+/// A shorter rest at the end gets no line.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(200);
+
 /// What was asked for, for whoever compares results.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Settings {
@@ -248,6 +251,14 @@ impl Report {
         }
     }
 
+    /// What came in the last moment counts, and is no interval of its own.
+    fn rest(&mut self) {
+        for stream in &mut self.streams {
+            let sample = stream.take();
+            stream.total.add(&sample);
+        }
+    }
+
     /// A line for people: to standard output, unless that is for JSON.
     pub fn say(&self, line: &str) {
         let write = || {
@@ -269,8 +280,10 @@ impl Report {
     /// # Errors
     /// If the JSON file can't be written.
     pub fn finish(mut self, about: &About<'_>, now_us: i64, ending: &Ending) -> Result<()> {
-        if now_us > self.interval_us {
+        if since(self.interval_us, now_us) >= SHORTEST_INTERVAL {
             self.interval(now_us);
+        } else {
+            self.rest();
         }
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();

@@ -69,12 +69,11 @@ fn a_rate_is_kept() {
         "-",
     ];
     let found = broker.run(&args).json();
-    let records = found["produce"]["total"]["records"].as_u64().unwrap();
-    // Never more than is due; a busy machine may leave the last few unsent.
-    assert!(
-        (900..=1_001).contains(&records),
-        "{records} in 2 s at 500/s"
-    );
+    let total = &found["produce"]["total"];
+    let (records, seconds) = (total["records"].as_f64(), total["seconds"].as_f64());
+    let rate = records.unwrap() / seconds.unwrap();
+    // A busy machine may leave the last few unsent.
+    assert!((450.0..=525.0).contains(&rate), "{rate} records/s at 500/s");
 }
 
 #[test]
