@@ -17,6 +17,7 @@ use super::{
         segment::SEGMENT_HEADER_SIZE,
     },
     segments::Segment,
+    wait::until,
     whole_file,
 };
 use crate::io::{Buffer, Disk, Io};
@@ -46,7 +47,7 @@ impl<I: Io> Log<I> {
     ) -> Result<(), LogError> {
         let place = || self.state.borrow_mut().appender.take_boundary(ticket);
         let generation = self.state.borrow().reading.generation;
-        let boundary = self.changed.until(|| {
+        let boundary = until(&self.changed, || {
             let stuck = || self.state.borrow().stuck().map(Err);
             place().map(Ok).or_else(stuck)
         });

@@ -19,9 +19,9 @@ use super::{
     limits::MAX_PAYLOAD_SIZE,
     reader::Reading,
     segments::Segments,
-    wait::{Lock, Signal},
+    wait::{Lock, until},
 };
-use crate::io::{Disk, Io, Monotonic, TaskClass};
+use crate::io::{Disk, Io, Monotonic, Signal, TaskClass};
 
 /// A partition's log.
 pub struct Log<I: Io> {
@@ -312,7 +312,7 @@ impl<I: Io> Log<I> {
             slot.set(Some(task.await));
             finished.raise();
         });
-        done.until(|| result.take()).await
+        until(&done, || result.take()).await
     }
 }
 

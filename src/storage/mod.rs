@@ -13,6 +13,7 @@
 //! operation on a file runs in a task of its own, so that a caller that goes away drops nothing
 //! half-way.
 
+pub mod inspect;
 pub mod limits;
 
 mod appender;

@@ -10,9 +10,8 @@ use super::{
     format::{names, segment::SEGMENT_HEADER_SIZE},
     limits::{ENOUGH_TO_RETURN, FIRST_READ_SIZE, MAX_READ_SIZE, MAX_READ_STREAMS},
     run::{self, Expected, Run, RunEnd},
-    wait::Signal,
 };
-use crate::io::{BLOCK_SIZE, Buffer, Disk, DiskFile, Io, TaskClass};
+use crate::io::{BLOCK_SIZE, Buffer, Disk, DiskFile, Io, Signal, TaskClass};
 
 /// What a log remembers of its readers.
 #[derive(Default)]
@@ -136,7 +135,8 @@ impl<I: Io> Log<I> {
         let key = (plan.segment, plan.position);
         let other = self.state.borrow().reading.loading.get(&key).cloned();
         if let Some(other) = other {
-            other.wait().await;
+            let ticket = other.ticket();
+            other.raised_since(ticket).await;
             return Ok(None);
         }
         let done = Rc::new(Signal::default());

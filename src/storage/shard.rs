@@ -9,9 +9,8 @@ use super::{
     RecoveryChecks, StorageConfig, StorageCounters,
     cache::{Cache, LogKey},
     files::OpenFiles,
-    wait::Signal,
 };
-use crate::io::{Disk, Io};
+use crate::io::{Disk, Io, Signal};
 
 /// The storage of one shard.
 pub struct ShardStorage<I: Io> {
@@ -53,8 +52,8 @@ impl<I: Io> ShardStorage<I> {
     /// accepting a produce; appends themselves never wait.
     pub async fn room(&self) {
         let limit = self.config.unflushed_limit;
-        let below = || (self.unflushed.get() < limit).then_some(());
-        self.freed.until(below).await;
+        let below = || self.unflushed.get() < limit;
+        self.freed.wait_until(below).await;
     }
 
     /// What was done so far.

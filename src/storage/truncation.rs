@@ -9,6 +9,7 @@ use super::{
     appender::{Position, TailSegment},
     format::{names, segment::SEGMENT_HEADER_SIZE},
     run,
+    wait::until,
 };
 use crate::io::{Buffer, DiskFile, Io};
 
@@ -137,22 +138,19 @@ impl<I: Io> Log<I> {
     /// Waits until no work is left.
     async fn until_idle(&self) -> Result<(), LogError> {
         self.schedule();
-        self.changed
-            .until(|| {
-                let state = self.state.borrow();
-                if state.appender.is_idle() {
-                    return Some(Ok(()));
-                }
-                state.stuck().map(Err)
-            })
-            .await
+        until(&self.changed, || {
+            let state = self.state.borrow();
+            if state.appender.is_idle() && self.running.get() == 0 {
+                return Some(Ok(()));
+            }
+            state.stuck().map(Err)
+        })
+        .await
     }
 
     pub(super) async fn shut(&self, snapshot: Vec<u8>) -> Result<(), LogError> {
         let result = self.settle(snapshot).await;
-        self.changed
-            .until(|| (self.running.get() == 0).then_some(()))
-            .await;
+        self.changed.wait_until(|| self.running.get() == 0).await;
         let files = self.storage.files.borrow_mut().take_log(self.key);
         for file in files {
             // Everything that matters was flushed; nobody could do anything about it either.
@@ -228,9 +226,7 @@ impl<I: Io> Log<I> {
         };
         self.storage.free_room(abandoned);
         self.changed.raise();
-        self.changed
-            .until(|| (self.running.get() == 0).then_some(()))
-            .await;
+        self.changed.wait_until(|| self.running.get() == 0).await;
         let _held = self.slots.hold().await;
         self.storage.files.borrow_mut().forget_log(self.key);
         self.storage

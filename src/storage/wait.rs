@@ -1,53 +1,17 @@
-//! Waiting within one executor: a signal that wakes everyone, and a lock that may be held across
-//! an await.
+//! Waiting within one executor: for a value, and for a lock that may be held across an await.
 
-use std::{
-    cell::{Cell, RefCell},
-    future::poll_fn,
-    rc::Rc,
-    task::{Poll, Waker},
-};
+use std::{cell::Cell, rc::Rc};
 
-/// Wakes all that wait. Only a hint: whoever waits looks again at what it waits for.
-#[derive(Default)]
-pub(super) struct Signal {
-    wakers: RefCell<Vec<Waker>>,
-    round: Cell<u64>,
-}
+use crate::io::Signal;
 
-impl Signal {
-    /// Wakes all that wait now.
-    pub fn raise(&self) {
-        self.round.set(self.round.get() + 1);
-        for waker in self.wakers.take() {
-            waker.wake();
+/// Waits until `look` gives something; it is asked again each time the signal is raised.
+pub(super) async fn until<T>(signal: &Signal, mut look: impl FnMut() -> Option<T>) -> T {
+    loop {
+        let ticket = signal.ticket();
+        if let Some(value) = look() {
+            return value;
         }
-    }
-
-    /// Waits for the next [`Signal::raise`] after this call.
-    pub fn wait(&self) -> impl Future<Output = ()> + '_ {
-        let round = self.round.get();
-        poll_fn(move |context| {
-            if self.round.get() != round {
-                return Poll::Ready(());
-            }
-            let mut wakers = self.wakers.borrow_mut();
-            if !wakers.iter().any(|waker| waker.will_wake(context.waker())) {
-                wakers.push(context.waker().clone());
-            }
-            Poll::Pending
-        })
-    }
-
-    /// Waits until `done` gives something.
-    pub async fn until<T>(&self, mut done: impl FnMut() -> Option<T>) -> T {
-        loop {
-            let changed = self.wait();
-            if let Some(value) = done() {
-                return value;
-            }
-            changed.await;
-        }
+        signal.raised_since(ticket).await;
     }
 }
 
@@ -61,9 +25,7 @@ pub(super) struct Lock {
 impl Lock {
     /// Waits for the lock.
     pub async fn hold(self: &Rc<Self>) -> Held {
-        self.freed
-            .until(|| (!self.held.replace(true)).then_some(()))
-            .await;
+        self.freed.wait_until(|| !self.held.replace(true)).await;
         Held(Rc::clone(self))
     }
 }
@@ -80,20 +42,12 @@ impl Drop for Held {
 
 #[cfg(test)]
 mod tests {
-    use std::{pin::pin, task::Context};
+    use std::{
+        pin::pin,
+        task::{Context, Poll, Waker},
+    };
 
     use super::*;
-
-    #[test]
-    fn a_signal_wakes_only_later_rounds() {
-        let signal = Signal::default();
-        signal.raise();
-        let mut waiting = pin!(signal.wait());
-        let mut context = Context::from_waker(Waker::noop());
-        assert!(waiting.as_mut().poll(&mut context).is_pending());
-        signal.raise();
-        assert!(waiting.as_mut().poll(&mut context).is_ready());
-    }
 
     #[test]
     fn a_lock_has_one_holder() {

@@ -14,6 +14,7 @@ use super::{
     },
     run::Run,
     segments::Segment,
+    wait::until,
 };
 use crate::io::{BLOCK_SIZE, Buffer, Disk, DiskFile, Io, OpenMode, TaskClass};
 
@@ -75,9 +76,13 @@ impl<I: Io> Log<I> {
                 Step::Create { base, size } => this.create(base, size).await,
                 Step::Allocate { segment, size } => this.allocate(segment, size).await,
             }
-            this.running.set(this.running.get() - 1);
-            this.changed.raise();
+            this.task_done();
         });
+    }
+
+    fn task_done(&self) {
+        self.running.set(self.running.get() - 1);
+        self.changed.raise();
     }
 
     async fn write(
@@ -142,8 +147,11 @@ impl<I: Io> Log<I> {
         let done = |base: &&Offset| **base < tail.base && !in_use.contains(base);
         for base in segments.iter().filter(done) {
             let (this, base) = (self.this(), *base);
+            // A truncation may make the segment the tail again, and waits for this.
+            self.running.set(self.running.get() + 1);
             self.storage.io.spawn(TaskClass::Background, async move {
                 this.finish_segment(base).await;
+                this.task_done();
             });
         }
     }
@@ -386,15 +394,14 @@ impl<I: Io> Log<I> {
             state.appender.seal_below(offset);
         }
         self.schedule();
-        self.changed
-            .until(|| {
-                let state = self.state.borrow();
-                if state.appender.durable().next >= offset {
-                    return Some(Ok(()));
-                }
-                state.stuck().map(Err)
-            })
-            .await
+        until(&self.changed, || {
+            let state = self.state.borrow();
+            if state.appender.durable().next >= offset {
+                return Some(Ok(()));
+            }
+            state.stuck().map(Err)
+        })
+        .await
     }
 }
 

@@ -46,7 +46,7 @@ async fn bytes_of(io: &SimIo, path: &Path) -> Vec<u8> {
 }
 
 /// Every file of the partition with its bytes.
-fn files(disk: &SimDisk) -> Vec<(PathBuf, Vec<u8>)> {
+pub fn files(disk: &SimDisk) -> Vec<(PathBuf, Vec<u8>)> {
     Sim::new(1).with_disk(disk).run(|io| async move {
         let mut files = Vec::new();
         for path in io.read_dir(&segments_dir()).await.unwrap() {
@@ -89,7 +89,7 @@ fn chunks(disk: &SimDisk) -> Vec<OnDisk> {
 }
 
 /// A log with chunks of several sizes over several segments, all acknowledged, then killed.
-fn written(checkpoint_at: Option<u32>) -> (SimDisk, Shared) {
+pub fn written(checkpoint_at: Option<u32>) -> (SimDisk, Shared) {
     let disk = disk();
     let shared = Shared::default();
     let listener = shared.clone();
@@ -296,4 +296,45 @@ fn lost_checkpoints_are_damage() {
         .unwrap();
     let found = recovered(&disk);
     assert_eq!(shared.0.borrow().verdict(&found), Ok(()));
+}
+
+/// The newer slot lost after a truncation: the older one knows of the cut too.
+#[test]
+fn a_truncation_outlives_either_checkpoint() {
+    for slot in ["checkpoint.0", "checkpoint.1"] {
+        let (disk, shared) = written(Some(9));
+        let listener = shared.clone();
+        Sim::new(4).with_disk(&disk).run(|io| async move {
+            let (log, _, _) = open(&storage(&io), options(), &Shared::default()).await;
+            let to = log.truncate(Offset(13)).await.unwrap();
+            let oracle = &mut *listener.0.borrow_mut();
+            oracle.batches.retain(|batch| batch.next <= to);
+            oracle.acknowledged = to;
+        });
+        disk.corrupt(&segments_dir().join(slot), 40, 1).unwrap();
+        disk.crash(CrashPolicy::DropAll);
+        let found = recovered(&disk);
+        assert_eq!(shared.0.borrow().verdict(&found), Ok(()), "without {slot}");
+    }
+}
+
+/// Nothing after it says that the last record was durable, but the checkpoint does.
+#[test]
+fn the_checkpoint_is_proof_by_itself() {
+    let (disk, _) = written(None);
+    Sim::new(4).with_disk(&disk).run(|io| async move {
+        let (log, _, _) = open(&storage(&io), options(), &Shared::default()).await;
+        // A snapshot that its observer refuses, so that all is read again.
+        log.checkpoint(vec![1, 2, 3]).await.unwrap();
+    });
+    let chunks = chunks(&disk);
+    let last = chunks.iter().rfind(|chunk| chunk.covered).unwrap();
+    let after = chunks
+        .iter()
+        .filter(|chunk| chunk.position >= last.position);
+    for chunk in after.filter(|chunk| chunk.path == last.path) {
+        disk.corrupt(&chunk.path, chunk.position + 20, 1).unwrap();
+    }
+    let found = recovered(&disk);
+    assert_eq!(found.recovered.damage.expect("damage").below, last.base);
 }

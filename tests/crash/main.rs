@@ -6,5 +6,6 @@
 mod log_cuts;
 mod log_damage;
 mod log_faults;
+mod log_inspect;
 mod oracle;
 mod workload;

@@ -94,6 +94,8 @@ struct Recovery<'a, I: Io> {
     dir: &'a Path,
     /// Base offsets of the segment files there are, ascending.
     listed: Vec<Offset>,
+    /// The same of index files.
+    indexes: Vec<Offset>,
 }
 
 /// Recovers the log in `dir`.
@@ -112,6 +114,7 @@ pub(super) async fn recover<I: Io>(
         id,
         dir,
         listed: listing.segments.clone(),
+        indexes: listing.indexes.clone(),
     };
     let start = recovery.start(&listing).await?;
     if start.damage.is_none() && start.is_blank() && recovery.listed.is_empty() {

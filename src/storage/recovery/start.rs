@@ -26,6 +26,7 @@ use crate::{
 /// The files of a partition.
 pub(super) struct Listing {
     pub segments: Vec<Offset>,
+    pub indexes: Vec<Offset>,
     pub slots: [bool; 2],
 }
 
@@ -37,13 +38,14 @@ pub(super) async fn list<D: Disk>(disk: &D, dir: &Path) -> Result<Option<Listing
     };
     let mut listing = Listing {
         segments: Vec::new(),
+        indexes: Vec::new(),
         slots: [false; 2],
     };
     for kind in paths.iter().filter_map(|path| names::file_kind(path)) {
         match kind {
             FileKind::Segment(base) => listing.segments.push(base),
             FileKind::Checkpoint(slot) => listing.slots[slot] = true,
-            FileKind::Index(_) => {}
+            FileKind::Index(base) => listing.indexes.push(base),
         }
     }
     listing.segments.sort_unstable();

@@ -11,7 +11,7 @@ use crate::{
     io::{DiskFile, Io, OpenMode},
     storage::{
         Damage, LogError,
-        checkpoints::{NO_CHECKPOINT, remove_segment_files, write_slot},
+        checkpoints::{NO_CHECKPOINT, remove_segment_files, slot_path, write_slot},
         format::{checkpoint::CheckpointV1, names, segment::SEGMENT_HEADER_SIZE},
         segments::Segment,
     },
@@ -69,13 +69,16 @@ impl<I: Io> Recovery<'_, I> {
         })
     }
 
-    /// Flushes what was read, and its names: the last process may not have come to it.
+    /// Flushes what was read, the checkpoint too, and their names: the last process may have been
+    /// killed before it came to it, and what is believed now must not be gone after a power cut.
     async fn make_durable(&self, scan: &Scan) -> Result<(), LogError> {
-        if scan.start.clean && scan.chunk_count == 0 {
-            return Ok(());
-        }
-        for base in &scan.visited {
-            let path = names::segment_path(self.dir, *base);
+        let start = &scan.start;
+        let nothing_new = start.clean && scan.chunk_count == 0;
+        let segments = scan.visited.iter().filter(|_| !nothing_new);
+        let segments = segments.map(|base| names::segment_path(self.dir, *base));
+        let slot = start.checkpoint.iter();
+        let slot = slot.map(|_| slot_path(self.dir, start.sequence));
+        for path in segments.chain(slot) {
             let opened = self.io.open(&path, OpenMode::Write).await;
             let file = opened.map_err(failed("opening", &path))?;
             file.sync_data().await.map_err(failed("flushing", &path))?;
@@ -95,7 +98,9 @@ impl<I: Io> Recovery<'_, I> {
     async fn remove_leftovers(&self, scan: &Scan) -> Result<(), LogError> {
         let first = scan.segments.0.keys().next().copied();
         let first = first.unwrap_or(scan.end.segment);
-        for base in self.listed.iter().filter(|base| **base < first) {
+        let below = self.listed.iter().filter(|base| **base < first);
+        let alone = |base: &&Offset| !self.listed.contains(base);
+        for base in below.chain(self.indexes.iter().filter(alone)) {
             let removed = remove_segment_files(self.io, self.dir, *base).await;
             removed.map_err(failed("removing", &names::segment_path(self.dir, *base)))?;
         }

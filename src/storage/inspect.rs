@@ -1,0 +1,432 @@
+//! Looking at a stopped broker's files: what `log dump` and `log verify` print. Reads only, with
+//! plain blocking files, and believes nothing that its checksum does not cover.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+use millstream_protocol::{Offset, TopicPartition};
+
+pub use super::format::{
+    checkpoint::CheckpointV1,
+    chunk::{CHUNK_HEADER_SIZE, ChunkHeader, NotAChunk},
+    segment::SegmentHeader,
+};
+use super::{
+    format::{
+        names::{self, FileKind},
+        segment::SEGMENT_HEADER_SIZE,
+    },
+    incarnations::Incarnations,
+    run,
+};
+use crate::io::BLOCK_SIZE;
+
+/// Something in a partition's directory, in the order of the log.
+#[derive(Debug)]
+pub enum Finding<'a> {
+    /// A checkpoint slot: its sequence and what it says, or why it cannot be read.
+    Checkpoint {
+        /// The file.
+        path: &'a Path,
+        /// What it holds.
+        state: Result<(u64, &'a CheckpointV1), String>,
+    },
+    /// A segment begins.
+    Segment {
+        /// The file.
+        path: &'a Path,
+        /// Its size in bytes.
+        size: u64,
+        /// Its first block, or why that is none.
+        header: Result<SegmentHeader, String>,
+    },
+    /// A chunk of the log.
+    Chunk {
+        /// The file.
+        path: &'a Path,
+        /// Where it begins there.
+        position: u64,
+        /// What it says about itself.
+        header: &'a ChunkHeader,
+        /// Its batches, back to back; those from `until` on were cut.
+        payload: &'a [u8],
+        /// Records from here on are no part of the log any more.
+        until: Offset,
+    },
+    /// The log goes no further here, or what follows is no part of it.
+    Stop {
+        /// The file.
+        path: &'a Path,
+        /// Where.
+        position: u64,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What to think of a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// All is well.
+    Good,
+    /// The last write was torn; the next start cuts it away, and nothing acknowledged is in it.
+    TornTail {
+        /// Where the log ends.
+        end: Offset,
+    },
+    /// Data that was durable is damaged; the next start makes the partition read-only.
+    Damaged {
+        /// Everything below is good.
+        below: Offset,
+        /// The first bad file.
+        path: PathBuf,
+        /// The first bad place in it.
+        position: u64,
+        /// What is wrong, and how it is known to have been good.
+        reason: String,
+    },
+}
+
+/// A log at a glance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Whose log it is, as far as any file says.
+    pub id: Option<TopicPartition>,
+    /// First offset that may be read.
+    pub log_start: Offset,
+    /// Offset after the last good record.
+    pub log_end: Offset,
+    /// Segment files.
+    pub segment_count: u64,
+    /// Good chunks.
+    pub chunk_count: u64,
+    /// Batches in them that are part of the log.
+    pub batch_count: u64,
+    /// Bytes of those.
+    pub batch_bytes: u64,
+    /// What to think of it.
+    pub verdict: Verdict,
+}
+
+/// Every partition's directory in a data directory, in `topics/`, in a topic's, or this one.
+///
+/// # Errors
+/// The system's.
+pub fn partition_dirs(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    collect(dir, 3, &mut found)?;
+    found.sort();
+    Ok(found)
+}
+
+fn collect(dir: &Path, depth: u32, found: &mut Vec<PathBuf>) -> io::Result<()> {
+    let mut below = Vec::new();
+    let mut is_partition = false;
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if names::file_kind(&path).is_some() {
+            is_partition = true;
+        } else if path.is_dir() && depth > 0 {
+            below.push(path);
+        }
+    }
+    if is_partition {
+        found.push(dir.to_owned());
+        return Ok(());
+    }
+    below
+        .iter()
+        .try_for_each(|path| collect(path, depth - 1, found))
+}
+
+/// Goes through one partition's files and shows what is in them.
+///
+/// # Errors
+/// The system's; what is wrong with the log is in the [`Verdict`].
+pub fn inspect(dir: &Path, visit: &mut dyn FnMut(&Finding<'_>)) -> io::Result<Summary> {
+    let mut walk = Walk::begin(dir, visit)?;
+    let bases = segments(dir)?;
+    walk.summary.segment_count = bases.len() as u64;
+    if let (None, Some(first)) = (&walk.checkpoint, bases.first()) {
+        walk.start_at(*first);
+    }
+    for base in bases {
+        walk.segment(&names::segment_path(dir, base), base)?;
+    }
+    Ok(walk.finish(dir))
+}
+
+fn segments(dir: &Path) -> io::Result<Vec<Offset>> {
+    let mut bases = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        if let Some(FileKind::Segment(base)) = names::file_kind(&entry?.path()) {
+            bases.push(base);
+        }
+    }
+    bases.sort_unstable();
+    Ok(bases)
+}
+
+/// The first place where the log does not go on.
+struct Bad {
+    path: PathBuf,
+    position: u64,
+    reason: String,
+    /// Some later chunk, or the checkpoint, says that it was good.
+    proof: Option<String>,
+    /// Something is written there.
+    dirty: bool,
+}
+
+struct Walk<'a> {
+    visit: &'a mut dyn FnMut(&Finding<'_>),
+    summary: Summary,
+    checkpoint: Option<CheckpointV1>,
+    incarnations: Incarnations,
+    /// Offset that comes next, once a segment was begun.
+    next: Option<Offset>,
+    bad: Option<Bad>,
+}
+
+impl<'a> Walk<'a> {
+    fn begin(dir: &Path, visit: &'a mut dyn FnMut(&Finding<'_>)) -> io::Result<Self> {
+        let mut newest: Option<(u64, CheckpointV1)> = None;
+        for slot in 0..2 {
+            let path = names::checkpoint_path(dir, slot);
+            let bytes = match fs::read(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                bytes => bytes?,
+            };
+            let decoded = CheckpointV1::decode(&bytes);
+            let state = match &decoded {
+                Ok((sequence, checkpoint)) => Ok((*sequence, checkpoint)),
+                Err(error) => Err(error.to_string()),
+            };
+            visit(&Finding::Checkpoint { path: &path, state });
+            let newer = |found: &(u64, _)| newest.as_ref().is_none_or(|last| last.0 < found.0);
+            if let Some(found) = decoded.ok().filter(newer) {
+                newest = Some(found);
+            }
+        }
+        let checkpoint = newest.map(|(_, checkpoint)| checkpoint);
+        let lives = checkpoint.as_ref();
+        let lives = lives.and_then(|found| Incarnations::from_entries(&found.incarnations));
+        let log_start = Offset(checkpoint.as_ref().map_or(0, |found| found.log_start));
+        Ok(Self {
+            visit,
+            summary: Summary {
+                id: None,
+                log_start,
+                log_end: log_start,
+                segment_count: 0,
+                chunk_count: 0,
+                batch_count: 0,
+                batch_bytes: 0,
+                verdict: Verdict::Good,
+            },
+            checkpoint,
+            incarnations: lives.unwrap_or_else(|| Incarnations::first(Offset::ZERO)),
+            next: None,
+            bad: None,
+        })
+    }
+
+    /// There is no checkpoint: the log begins with its first file.
+    fn start_at(&mut self, first: Offset) {
+        self.incarnations = Incarnations::first(first);
+        self.summary.log_start = first;
+        self.summary.log_end = first;
+    }
+
+    fn segment(&mut self, path: &Path, base: Offset) -> io::Result<()> {
+        let file = File::open(path)?;
+        let size = file.metadata()?.len();
+        let mut block = [0; BLOCK_SIZE];
+        let read = read_up_to(&file, &mut block, 0)?;
+        let decoded = SegmentHeader::decode(&block[..read]);
+        let ours = |header: &SegmentHeader| {
+            header.base == base && self.summary.id.is_none_or(|id| id == header.id)
+        };
+        let header = match decoded {
+            Ok(header) if ours(&header) => Ok(header),
+            Ok(_) => Err("it belongs to another log".to_owned()),
+            Err(error) => Err(error.to_string()),
+        };
+        (self.visit)(&Finding::Segment {
+            path,
+            size,
+            header: header.clone(),
+        });
+        let follows = self.next.is_none_or(|next| next == base);
+        match header {
+            Err(reason) => self.stop(path, 0, reason, true),
+            Ok(_) if !follows => {
+                let reason = "the segment does not follow the one before".to_owned();
+                self.stop(path, 0, reason, true);
+            }
+            Ok(header) => {
+                self.summary.id = Some(header.id);
+                if self.bad.as_ref().is_some_and(|bad| !bad.dirty) {
+                    // The one before simply ended.
+                    self.bad = None;
+                }
+                self.next = Some(base);
+            }
+        }
+        self.chunks(path, &file)
+    }
+
+    fn chunks(&mut self, path: &Path, file: &File) -> io::Result<()> {
+        let mut position = SEGMENT_HEADER_SIZE;
+        loop {
+            let mut bytes = vec![0; BLOCK_SIZE];
+            let read = read_up_to(file, &mut bytes, position)?;
+            if read == 0 {
+                self.stop(path, position, "the file ends".to_owned(), false);
+                return Ok(());
+            }
+            let peeked = ChunkHeader::peek(&bytes[..read]);
+            let mut found = peeked;
+            if let Ok(header) = peeked {
+                bytes.resize(header.disk_size(), 0);
+                let read = read_up_to(file, &mut bytes, position)?;
+                found = ChunkHeader::verified(&bytes[..read]);
+            }
+            let good = match found {
+                Ok(header) => self.chunk(path, position, &header, &bytes),
+                Err(NotAChunk::Blank) => {
+                    self.stop(path, position, NotAChunk::Blank.to_string(), false);
+                    false
+                }
+                Err(error) => {
+                    self.stop(path, position, error.to_string(), true);
+                    false
+                }
+            };
+            position += match (good, found) {
+                (true, Ok(header)) => header.disk_size() as u64,
+                _ => BLOCK_SIZE as u64,
+            };
+        }
+    }
+
+    /// Takes a valid chunk into account; false if it is no part of the log.
+    fn chunk(&mut self, path: &Path, position: u64, header: &ChunkHeader, bytes: &[u8]) -> bool {
+        let until = self
+            .incarnations
+            .admit(header.incarnation, header.base, header.next);
+        let ours = self.summary.id == Some(header.id);
+        let follows = self.bad.is_none() && self.next == Some(header.base);
+        let Some(until) = until.filter(|_| ours && follows) else {
+            self.prove(header, path, position);
+            self.stop(
+                path,
+                position,
+                "the chunk is no part of the log".to_owned(),
+                true,
+            );
+            return false;
+        };
+        let payload = &bytes[CHUNK_HEADER_SIZE..CHUNK_HEADER_SIZE + header.payload_size as usize];
+        if !run::batches_fill(payload, header.base, header.next) {
+            let reason = "the chunk's batches do not fill it".to_owned();
+            self.stop(path, position, reason, true);
+            return false;
+        }
+        for (batch, range) in run::batches(payload) {
+            if batch.next_offset() <= until {
+                self.summary.batch_count += 1;
+                self.summary.batch_bytes += range.len() as u64;
+            }
+        }
+        self.summary.chunk_count += 1;
+        self.summary.log_end = until.max(self.summary.log_start);
+        self.next = Some(until);
+        (self.visit)(&Finding::Chunk {
+            path,
+            position,
+            header,
+            payload,
+            until,
+        });
+        true
+    }
+
+    /// A later chunk may say that the bad place was good.
+    fn prove(&mut self, header: &ChunkHeader, path: &Path, position: u64) {
+        let current = header.incarnation == self.incarnations.current();
+        let ours = self.summary.id == Some(header.id);
+        let next = self.next.unwrap_or_default();
+        if let Some(bad) = &mut self.bad
+            && current
+            && ours
+            && header.flushed > next
+        {
+            let (path, flushed) = (path.display(), header.flushed);
+            let proof = format!("{path} at {position} names offset {flushed} as durable");
+            bad.proof.get_or_insert(proof);
+        }
+    }
+
+    /// The log goes no further; only the first such place counts, and whether anything follows.
+    fn stop(&mut self, path: &Path, position: u64, reason: String, dirty: bool) {
+        match &mut self.bad {
+            Some(bad) => bad.dirty |= dirty,
+            None => {
+                (self.visit)(&Finding::Stop {
+                    path,
+                    position,
+                    reason: reason.clone(),
+                });
+                self.bad = Some(Bad {
+                    path: path.to_owned(),
+                    position,
+                    reason,
+                    proof: None,
+                    dirty,
+                });
+            }
+        }
+    }
+
+    fn finish(mut self, dir: &Path) -> Summary {
+        let end = self.next.unwrap_or(self.summary.log_start);
+        let floor = self.checkpoint.as_ref().map_or(Offset::ZERO, |found| {
+            Offset(found.flushed.max(found.position.next)).max(self.incarnations.current_start())
+        });
+        let by_checkpoint =
+            (end < floor).then(|| format!("the checkpoint names offset {floor} as durable"));
+        let bad = self.bad.take();
+        let proof = bad.as_ref().and_then(|bad| bad.proof.clone());
+        self.summary.verdict = match (proof.or(by_checkpoint), bad) {
+            (Some(proof), bad) => {
+                let bad = bad.as_ref();
+                let reason = bad.map_or("segments are missing", |bad| &bad.reason);
+                Verdict::Damaged {
+                    below: end,
+                    path: bad.map_or(dir, |bad| &bad.path).to_owned(),
+                    position: bad.map_or(0, |bad| bad.position),
+                    reason: format!("{reason}, but {proof}"),
+                }
+            }
+            (None, Some(bad)) if bad.dirty => Verdict::TornTail { end },
+            (None, _) => Verdict::Good,
+        };
+        self.summary
+    }
+}
+
+fn read_up_to(file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+    let mut read = 0;
+    while read < buffer.len() {
+        match file.read_at(&mut buffer[read..], position + read as u64)? {
+            0 => break,
+            count => read += count,
+        }
+    }
+    Ok(read)
+}
