@@ -10,8 +10,9 @@ use std::{
 use super::{
     super::{SimIo, executor::Executor},
     Operation, SimDisk,
+    changes::Change,
     fault::Errno,
-    state::{Change, Inode},
+    state::Inode,
 };
 use crate::io::{BLOCK_SIZE, Buffer, Disk, DiskFile, DiskInfo, DiskSpace, OpenMode, align_up};
 

@@ -11,6 +11,7 @@
 //! Sim::new(seed).with_disk(&disk).run(recover_and_check);
 //! ```
 
+mod changes;
 mod content;
 mod fault;
 mod file;

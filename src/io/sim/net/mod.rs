@@ -1,215 +1,32 @@
 //! A network in memory: bytes take time, arrive in pieces of any size, and connections can be cut.
 
+mod state;
+#[cfg(test)]
+mod tests;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::VecDeque,
     future::{Future, poll_fn},
     io::{self, IoSlice},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     pin::pin,
     rc::Rc,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use super::{SimIo, executor::Executor};
 use crate::io::{Listener, Net, Stream};
+use state::{Connection, ListenerState, Pipe};
 
-/// Bytes on their way or unread in one direction; more must wait.
-const WINDOW_SIZE: usize = 128 * 1024;
+pub use state::SimNet;
+
 /// Connections that nobody has accepted yet, per listener.
 const BACKLOG_COUNT: usize = 1024;
 /// How long a connection attempt over a blocked link takes to fail.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// First of the ports that the system chooses.
-const PORT_FIRST: u16 = 40_000;
-
-/// The network of a simulation; clones are the same one.
-#[derive(Clone)]
-pub struct SimNet {
-    state: Arc<Mutex<NetState>>,
-}
-
-struct NetState {
-    latency: (Duration, Duration),
-    listeners: BTreeMap<u64, ListenerState>,
-    connections: BTreeMap<u64, Connection>,
-    blocked: BTreeSet<(u32, u32)>,
-    port_next: u16,
-    id_next: u64,
-}
-
-struct ListenerState {
-    node: u32,
-    address: SocketAddr,
-    backlog: VecDeque<(u64, SocketAddr)>,
-    waiting: Vec<Waker>,
-}
-
-struct Connection {
-    nodes: [u32; 2],
-    addresses: [SocketAddr; 2],
-    /// `pipes[side]` carries what `side` sends.
-    pipes: [Pipe; 2],
-    reset: bool,
-    /// Sides whose owner still holds them.
-    held: [bool; 2],
-}
-
-#[derive(Default)]
-struct Pipe {
-    /// Pieces with the time at which they arrive.
-    transit: VecDeque<(u64, Vec<u8>)>,
-    arrived: VecDeque<u8>,
-    size: usize,
-    /// Nothing more is sent.
-    finished: bool,
-    /// Nothing more is read: the reader has shut down.
-    deaf: bool,
-    readers: Vec<Waker>,
-    writers: Vec<Waker>,
-}
-
-impl Pipe {
-    fn wake(&mut self) {
-        self.readers
-            .drain(..)
-            .chain(self.writers.drain(..))
-            .for_each(Waker::wake);
-    }
-
-    fn deliver(&mut self, now_ns: u64) {
-        while self
-            .transit
-            .front()
-            .is_some_and(|(arrival_ns, _)| *arrival_ns <= now_ns)
-        {
-            if let Some((_, bytes)) = self.transit.pop_front() {
-                self.arrived.extend(bytes);
-            }
-        }
-    }
-}
-
-impl Default for SimNet {
-    fn default() -> Self {
-        let state = NetState {
-            latency: (Duration::from_micros(20), Duration::from_micros(200)),
-            listeners: BTreeMap::new(),
-            connections: BTreeMap::new(),
-            blocked: BTreeSet::new(),
-            port_next: PORT_FIRST,
-            id_next: 0,
-        };
-        Self {
-            state: Arc::new(Mutex::new(state)),
-        }
-    }
-}
-
-impl SimNet {
-    fn lock(&self) -> MutexGuard<'_, NetState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Sets the range from which each piece's travel time is drawn.
-    pub fn set_latency(&self, low: Duration, high: Duration) {
-        self.lock().latency = (low, high);
-    }
-
-    /// Lets nothing through between two nodes, without telling them.
-    pub fn block(&self, one: u32, other: u32) {
-        self.lock().blocked.insert((one.min(other), one.max(other)));
-    }
-
-    /// Unblocks all links.
-    pub fn unblock_all(&self) {
-        let mut state = self.lock();
-        state.blocked.clear();
-        state
-            .connections
-            .values_mut()
-            .flat_map(|c| &mut c.pipes)
-            .for_each(Pipe::wake);
-    }
-
-    /// Resets every connection that a node is part of.
-    pub fn reset_connections(&self, node: u32) {
-        let mut state = self.lock();
-        let mine = state
-            .connections
-            .values_mut()
-            .filter(|c| c.nodes.contains(&node));
-        mine.for_each(Connection::reset);
-    }
-
-    /// How many connections are open.
-    #[must_use]
-    pub fn connection_count(&self) -> usize {
-        self.lock().connections.len()
-    }
-}
-
-impl NetState {
-    fn id(&mut self) -> u64 {
-        self.id_next += 1;
-        self.id_next
-    }
-
-    fn port(&mut self) -> u16 {
-        let port = self.port_next;
-        self.port_next = port.checked_add(1).unwrap_or(PORT_FIRST);
-        port
-    }
-
-    fn is_blocked(&self, nodes: [u32; 2]) -> bool {
-        let [one, other] = nodes;
-        self.blocked.contains(&(one.min(other), one.max(other)))
-    }
-
-    /// The listeners that a connection to `address` may reach.
-    fn reachable(&self, address: SocketAddr) -> Vec<u64> {
-        let hears = |listener: &ListenerState| {
-            listener.address.port() == address.port()
-                && (listener.address.ip() == address.ip() || listener.address.ip().is_unspecified())
-        };
-        self.listeners
-            .iter()
-            .filter(|(_, l)| hears(l))
-            .map(|(id, _)| *id)
-            .collect()
-    }
-
-    /// One side's owner is gone; with both gone the connection is forgotten.
-    fn release(&mut self, id: u64, side: usize) {
-        let Some(connection) = self.connections.get_mut(&id) else {
-            return;
-        };
-        let incoming = &connection.pipes[1 - side];
-        if incoming.size > 0 && !connection.reset {
-            // Unread bytes: TCP answers with a reset.
-            connection.reset();
-        }
-        connection.shutdown(side);
-        connection.held[side] = false;
-        if connection.held == [false, false] {
-            self.connections.remove(&id);
-        }
-    }
-}
-
-impl Connection {
-    fn reset(&mut self) {
-        self.reset = true;
-        self.pipes.iter_mut().for_each(Pipe::wake);
-    }
-
-    fn shutdown(&mut self, side: usize) {
-        self.pipes[side].finished = true;
-        self.pipes[1 - side].deaf = true;
-        self.pipes.iter_mut().for_each(Pipe::wake);
-    }
-}
+/// Bytes on their way or unread in one direction; more must wait.
+const WINDOW_SIZE: usize = 128 * 1024;
 
 impl Net for SimIo {
     type Listener = SimListener;
