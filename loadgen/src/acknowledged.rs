@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 const FORMAT: u32 = 1;
 
 /// One producer's records for one partition.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mark {
     /// Every sequence below this one was answered: acknowledged unless it is in `failed`.
@@ -22,8 +22,18 @@ pub struct Mark {
     /// Ranges (from, until) that were given up: they may or may not be in the log.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failed: Vec<(u64, u64)>,
-    /// Offset of the last acknowledged record, or -1.
+    /// Offset of the last record that was answered, or -1 if it failed or the broker did not say.
     pub last_offset: i64,
+}
+
+impl Default for Mark {
+    fn default() -> Self {
+        Self {
+            answered: 0,
+            failed: Vec::new(),
+            last_offset: -1,
+        }
+    }
 }
 
 impl Mark {
@@ -37,10 +47,18 @@ impl Mark {
     pub fn fail(&mut self, count: u64) {
         let from = self.answered;
         self.answered += count;
+        self.last_offset = -1;
         match self.failed.last_mut() {
             Some(last) if last.1 == from => last.1 = self.answered,
             _ => self.failed.push((from, self.answered)),
         }
+    }
+
+    /// The last answered record, if it is known where it is: (sequence, offset).
+    #[must_use]
+    pub fn anchor(&self) -> Option<(u64, i64)> {
+        let known = self.answered > 0 && self.last_offset >= 0;
+        known.then(|| (self.answered - 1, self.last_offset))
     }
 
     /// How many of `from..until` were acknowledged.
@@ -154,6 +172,7 @@ mod tests {
         mark.fail(2);
         mark.acknowledge(5, 14);
         assert_eq!(mark.failed, [(10, 15)]);
+        assert_eq!(mark.anchor(), Some((19, 14)));
         assert_eq!(mark.answered, 20);
         assert_eq!(mark.acknowledged_within(0, 20), 15);
         assert_eq!(mark.acknowledged_within(12, 17), 2);

@@ -142,6 +142,7 @@ async fn plan_write(
         let setup = ReadSetup {
             topic: &topic,
             only_run: Some(run),
+            expected: None,
             start,
             from_zero: true,
             ends: ends_receiver,
@@ -224,6 +225,7 @@ async fn plan_read(
     let setup = ReadSetup {
         topic: &topic,
         only_run: state.as_ref().map(|state| state.run),
+        expected: state.as_ref(),
         start,
         from_zero: false,
         ends: ends_receiver,
@@ -252,6 +254,7 @@ async fn plan_read(
 struct ReadSetup<'a> {
     topic: &'a Arc<str>,
     only_run: Option<u64>,
+    expected: Option<&'a Acknowledged>,
     start: BTreeMap<u32, i64>,
     /// Every lane is seen from its first record, wherever in the log that is.
     from_zero: bool,
@@ -273,6 +276,9 @@ impl ReadSetup<'_> {
             meters.push(meter.clone());
             let verifier = common.verify.then(|| {
                 let mut verifier = Verifier::new(self.only_run);
+                if let Some(expected) = self.expected {
+                    verifier.expect(expected);
+                }
                 for &(partition, offset) in &partitions {
                     if offset > 0 && !self.from_zero {
                         verifier.begins_late(partition);

@@ -336,12 +336,13 @@ impl Report {
             None => String::new(),
         };
         self.say(&format!(
-            "  verify  received {}{known}: lost {}, repeated {}, reordered {}, corrupt {}{}",
+            "  verify  received {}{known}: lost {}, repeated {}, reordered {}, corrupt {}, moved {}{}",
             show_count(verdict.received),
             show_count(verdict.lost),
             show_count(verdict.repeated),
             show_count(verdict.reordered),
             show_count(verdict.corrupt),
+            show_count(verdict.moved),
             if verdict.is_clean() {
                 "; all is well"
             } else {

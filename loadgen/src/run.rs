@@ -194,7 +194,7 @@ impl Run<'_> {
             }
             Event::Consumed(partitions, result) => {
                 self.jobs_left -= 1;
-                if let Err(error) = self.consumed(&partitions, result) {
+                if let Err(error) = self.consumed(&partitions, *result) {
                     self.ending.errors.push(format!("{error:#}"));
                     // Writers need not go on when nobody checks them any more.
                     self.finish_soon();

@@ -42,6 +42,8 @@ impl fmt::Display for LaneId {
 #[derive(Debug, Default)]
 struct Lane {
     next: u64,
+    /// Where the record before `next` is.
+    last_offset: i64,
     gaps: Gaps,
 }
 
@@ -60,6 +62,8 @@ pub struct Verdict {
     pub reordered: u64,
     /// With a wrong checksum, or in a partition they were not sent to.
     pub corrupt: u64,
+    /// Acknowledged at one offset and found at another: an offset named two records.
+    pub moved: u64,
     /// Of another run, or not made by the generator: not judged.
     pub foreign: u64,
     /// The first few faults in words.
@@ -70,7 +74,7 @@ impl Verdict {
     /// Whether nothing is wrong.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.lost + self.repeated + self.reordered + self.corrupt == 0
+        self.lost + self.repeated + self.reordered + self.corrupt + self.moved == 0
     }
 
     /// Adds what was found in other partitions.
@@ -84,6 +88,7 @@ impl Verdict {
         self.repeated += other.repeated;
         self.reordered += other.reordered;
         self.corrupt += other.corrupt;
+        self.moved += other.moved;
         self.foreign += other.foreign;
         self.examples.extend(other.examples);
         self.examples.truncate(MAX_EXAMPLES);
@@ -103,6 +108,8 @@ pub struct Verifier {
     only_run: Option<u64>,
     lanes: BTreeMap<LaneId, Lane>,
     next_offsets: BTreeMap<u32, i64>,
+    /// What must be where: (partition, offset) to (producer, sequence).
+    anchors: BTreeMap<(u32, i64), (u32, u64)>,
     /// Partitions read from later than their first record: a lane may begin anywhere.
     begins_late: Vec<u32>,
     found: Verdict,
@@ -121,6 +128,17 @@ impl Verifier {
     /// The partition is not read from its first record: what came before is not missed.
     pub fn begins_late(&mut self, partition: u32) {
         self.begins_late.push(partition);
+    }
+
+    /// Every partition's records are known to be acknowledged so: the last of each must be where it
+    /// was said to be. Without this, only the last record of all can be judged.
+    pub fn expect(&mut self, acknowledged: &Acknowledged) {
+        for (&(producer, partition), mark) in &acknowledged.marks {
+            if let Some((sequence, offset)) = mark.anchor() {
+                self.anchors
+                    .insert((partition, offset), (producer, sequence));
+            }
+        }
     }
 
     /// One record was read.
@@ -163,6 +181,17 @@ impl Verifier {
 
     fn whole(&mut self, head: &Head, offset: i64) {
         self.found.received += 1;
+        if let Some(&anchor) = self.anchors.get(&(head.partition, offset))
+            && anchor != (head.producer, head.sequence)
+        {
+            moved(
+                &mut self.found,
+                head.partition,
+                offset,
+                anchor,
+                head.sequence,
+            );
+        }
         let id = LaneId {
             run: head.run,
             producer: head.producer,
@@ -175,12 +204,14 @@ impl Verifier {
             } else {
                 0
             },
+            last_offset: -1,
             gaps: Gaps::default(),
         });
         let sequence = head.sequence;
         if sequence >= lane.next {
             lane.gaps.skip(lane.next, sequence);
             lane.next = sequence + 1;
+            lane.last_offset = offset;
         } else if lane.gaps.fill(sequence) {
             self.found.reordered += 1;
             self.found
@@ -231,6 +262,31 @@ fn judge(found: &mut Verdict, id: LaneId, lane: &Lane, mark: &Mark) {
         lost(found, id, from, until, count);
     }
     found.lost += lane.gaps.forgotten();
+    if let Some((sequence, offset)) = mark.anchor()
+        && lane.next == sequence + 1
+        && lane.last_offset != offset
+    {
+        let partition = id.partition;
+        found.moved += 1;
+        found.example(|| {
+            format!(
+                "partition {partition}: sequence {sequence} was acknowledged at offset {offset} \
+                 and is at {}",
+                lane.last_offset
+            )
+        });
+    }
+}
+
+fn moved(found: &mut Verdict, partition: u32, offset: i64, anchor: (u32, u64), sequence: u64) {
+    found.moved += 1;
+    found.example(|| {
+        let (producer, wanted) = anchor;
+        format!(
+            "partition {partition} offset {offset}: was acknowledged as sequence {wanted} of \
+             producer {producer}, and holds sequence {sequence}"
+        )
+    });
 }
 
 fn lost(found: &mut Verdict, id: LaneId, from: u64, until: u64, count: u64) {

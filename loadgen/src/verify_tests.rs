@@ -163,3 +163,28 @@ fn a_log_whose_start_was_deleted_begins_anywhere() {
     }
     assert_eq!(counts(&verifier.finish(None, &[0])), [0, 0, 0, 0]);
 }
+
+#[test]
+fn a_record_that_is_not_where_it_was_acknowledged_is_found() {
+    let values = log(1, 20);
+    let mut known = marks(1, 10);
+    known.marks.get_mut(&(0, 0)).unwrap().last_offset = 9;
+    let judge = |known: &Acknowledged, expected: bool| {
+        let mut verifier = Verifier::new(Some(RUN));
+        if expected {
+            verifier.expect(known);
+        }
+        for (offset, value) in (0..).zip(&values) {
+            verifier.record(0, offset, Some(value));
+        }
+        verifier.finish(Some(known), &[0]).moved
+    };
+    assert_eq!(judge(&known, true), 0);
+    known.marks.get_mut(&(0, 0)).unwrap().last_offset = 8;
+    assert_eq!(judge(&known, true), 1, "known before the reading");
+    let mut all = marks(1, 20);
+    all.marks.get_mut(&(0, 0)).unwrap().last_offset = 19;
+    assert_eq!(judge(&all, false), 0);
+    all.marks.get_mut(&(0, 0)).unwrap().last_offset = 20;
+    assert_eq!(judge(&all, false), 1, "the last record of all");
+}

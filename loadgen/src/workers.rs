@@ -38,7 +38,7 @@ pub enum Event {
     /// A producer's.
     Produced(Result<ProducerEnd>),
     /// A consumer's, and the partitions it had.
-    Consumed(Vec<u32>, Result<ConsumerEnd>),
+    Consumed(Vec<u32>, Box<Result<ConsumerEnd>>),
 }
 
 /// How connections are made.
@@ -161,7 +161,7 @@ async fn work(job: Job, setup: &mut Setup) -> Event {
                 Ok((client, _)) => consume(&client, plan, verifier, setup.stop.clone()).await,
                 Err(error) => Err(error),
             };
-            Event::Consumed(partitions, end)
+            Event::Consumed(partitions, Box::new(end))
         }
     }
 }
