@@ -15,6 +15,7 @@ mod consume;
 mod failure;
 mod json_record;
 mod lines;
+mod log;
 mod moment;
 mod output;
 mod produce;
@@ -48,6 +49,8 @@ pub enum Command {
     Status(status::StatusArgs),
     /// Generate load, measure it, and verify that nothing is lost
     Bench(bench::BenchArgs),
+    /// Look at a stopped broker's files
+    Log(log::LogArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
 }
@@ -65,6 +68,7 @@ impl Command {
             Self::Consume(args) => args.run(),
             Self::Status(args) => args.run(),
             Self::Bench(args) => args.run(),
+            Self::Log(args) => args.run(),
             Self::Completions(args) => args.run(),
         }
     }

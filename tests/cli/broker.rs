@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     io::Write,
     net::TcpListener,
+    path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     thread,
 };
@@ -91,8 +92,16 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Starts a broker and waits until it answers.
-    pub fn start() -> Self {
+    /// Starts a broker and waits until it answers; none where the host has no io_uring, unless
+    /// `MILLSTREAM_REQUIRE` says that it must.
+    pub fn start() -> Option<Self> {
+        if let Err(reason) = millstream::host::check_kernel() {
+            let required = std::env::var("MILLSTREAM_REQUIRE").unwrap_or_default();
+            let required = required.split(',').any(|name| name.trim() == "io_uring");
+            assert!(!required, "io_uring is required and missing: {reason}");
+            eprintln!("SKIPPED: {reason}");
+            return None;
+        }
         let dir = tempfile::tempdir().expect("a temporary directory");
         let port = TcpListener::bind("127.0.0.1:0")
             .and_then(|listener| listener.local_addr())
@@ -102,7 +111,7 @@ impl Broker {
         let child = spawn(&dir, &server);
         let broker = Self { child, server, dir };
         broker.await_ready();
-        broker
+        Some(broker)
     }
 
     fn await_ready(&self) {
@@ -142,21 +151,35 @@ impl Broker {
         Run::of(self.command(args), input)
     }
 
-    /// Stops the broker as an operator does, and starts it again.
-    pub fn restart(&mut self) {
+    /// Its data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// Stops the broker as an operator does.
+    pub fn stop(&mut self) {
         self.signal(Signal::TERM);
         let status = self.child.wait().expect("the broker ends");
         assert!(status.success(), "{status:?}\n{}", self.log());
+    }
+
+    /// Starts the broker that was stopped.
+    pub fn start_again(&mut self) {
         self.child = spawn(&self.dir, &self.server);
         self.await_ready();
+    }
+
+    /// Stops the broker and starts it again.
+    pub fn restart(&mut self) {
+        self.stop();
+        self.start_again();
     }
 
     /// Kills the broker with no warning, and starts it again.
     pub fn crash(&mut self) {
         self.signal(Signal::KILL);
         self.child.wait().expect("the broker ends");
-        self.child = spawn(&self.dir, &self.server);
-        self.await_ready();
+        self.start_again();
     }
 
     fn signal(&self, signal: Signal) {

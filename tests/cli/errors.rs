@@ -56,7 +56,9 @@ fn wrong_command_lines() {
 
 #[test]
 fn topics_that_are_not_there() {
-    let broker = Broker::start();
+    let Some(broker) = Broker::start() else {
+        return;
+    };
     for args in [
         &["topic", "describe", "nope"][..],
         &["topic", "alter", "nope", "--config", "durability=buffered"],
@@ -84,7 +86,9 @@ fn topics_that_are_not_there() {
 
 #[test]
 fn status_says_how_the_broker_fares() {
-    let broker = Broker::start();
+    let Some(broker) = Broker::start() else {
+        return;
+    };
     broker.run(&["topic", "create", "t", "-p", "3"]).ok();
     // Gauges are refreshed each second or so: ask until they are.
     let status = (0..1_000)

@@ -35,6 +35,9 @@ fn texts_are_as_recorded() {
     for command in ["produce", "consume", "status", "completions", "bench"] {
         check(command, &[command, "--help"]);
     }
+    for command in ["dump", "verify"] {
+        check(&format!("log-{command}"), &["log", command, "--help"]);
+    }
     for mode in ["produce", "consume", "both"] {
         check(&format!("bench-{mode}"), &["bench", mode, "--help"]);
     }

@@ -7,6 +7,7 @@ mod errors;
 mod help;
 mod json;
 mod load;
+mod logs;
 mod pipes;
 mod text;
 mod topics;

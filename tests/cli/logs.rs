@@ -1,0 +1,86 @@
+//! `log dump` and `log verify` on the files of a stopped broker.
+
+use std::{fs, path::PathBuf};
+
+use serde_json::Value;
+
+use crate::broker::Broker;
+
+fn stopped_broker() -> Option<(Broker, String)> {
+    let mut broker = Broker::start()?;
+    broker.run(&["topic", "create", "t"]).ok();
+    let text: String = (0..1_000).map(|n| format!("line {n}\n")).collect();
+    broker.run_with(&["produce", "t"], text.as_bytes()).ok();
+    broker.run_with(&["produce", "t"], b"the last\n").ok();
+    broker.stop();
+    let data = broker.data_dir().to_str().unwrap().to_owned();
+    Some((broker, data))
+}
+
+fn verify(broker: &Broker, data: &str) -> (i32, Value) {
+    let run = broker.run(&["log", "verify", data, "--json"]);
+    let code = run.status.code().unwrap();
+    (code, serde_json::from_slice(&run.stdout).unwrap())
+}
+
+#[test]
+fn good_files() {
+    let Some((mut broker, data)) = stopped_broker() else {
+        return;
+    };
+    let (code, verified) = verify(&broker, &data);
+    assert_eq!(code, 0, "{verified}");
+    assert_eq!(verified[0]["verdict"], "good");
+    assert_eq!(verified[0]["log_end_offset"], 1_001);
+    let dump = broker.run(&["log", "dump", &data, "--batches"]).text();
+    assert!(dump.contains(" chunk 0.."), "{dump}");
+    assert!(dump.contains("batch 1000..1001, "), "{dump}");
+    assert!(dump.contains("offsets 0 to 1001 in "), "{dump}");
+
+    let records = broker.run(&["log", "dump", &data, "--records"]).ok();
+    broker.start_again();
+    broker.run(&["topic", "create", "rescued"]).ok();
+    broker
+        .run_with(&["produce", "rescued", "--format", "json"], &records)
+        .ok();
+    let original = broker.run(&["consume", "t"]).ok();
+    assert!(broker.run(&["consume", "rescued"]).ok() == original);
+}
+
+#[test]
+fn a_running_broker_is_left_alone() {
+    let Some(broker) = Broker::start() else {
+        return;
+    };
+    let data = broker.data_dir();
+    let data = data.to_str().unwrap();
+    for command in ["dump", "verify"] {
+        let said = broker.run(&["log", command, data]).failed(1);
+        assert!(said.contains("in use by a broker"), "{said}");
+    }
+    let nothing = broker.scratch().join("empty");
+    fs::create_dir(&nothing).unwrap();
+    let said = broker
+        .run(&["log", "verify", nothing.to_str().unwrap()])
+        .failed(1);
+    assert!(said.contains("is no data directory"), "{said}");
+}
+
+#[test]
+fn a_flipped_bit_in_acknowledged_data_is_found() {
+    let Some((broker, data)) = stopped_broker() else {
+        return;
+    };
+    let (_, verified) = verify(&broker, &data);
+    let dir = PathBuf::from(verified[0]["path"].as_str().unwrap());
+    let segment = dir.join("00000000000000000000.log");
+    let mut bytes = fs::read(&segment).unwrap();
+    // The first chunk follows the segment's first block of 4 KiB.
+    bytes[4_096 + 500] ^= 1;
+    fs::write(&segment, bytes).unwrap();
+    let (code, verified) = verify(&broker, &data);
+    assert_eq!(code, 1, "{verified}");
+    assert_eq!(verified[0]["verdict"], "damaged");
+    assert_eq!(verified[0]["damage"]["below"], 0);
+    assert_eq!(verified[0]["damage"]["position"], 4_096);
+}
