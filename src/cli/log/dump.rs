@@ -213,7 +213,7 @@ impl Printer {
                 let record = record?;
                 let copy = |bytes: &[u8]| Bytes::copy_from_slice(bytes);
                 let headers = record.headers.map(|(name, value)| {
-                    let name = String::from_utf8_lossy(name.as_ref()).into_owned();
+                    let name = String::from_utf8_lossy(name).into_owned();
                     (name, value.map(copy))
                 });
                 let record = ConsumerRecord {
