@@ -25,7 +25,7 @@ use super::{
         ALLOCATION_GROWTH, FIRST_ALLOCATION, GATHER_SIZE, MAX_ALLOCATION, MAX_CHUNK_SIZE,
         MAX_WRITES_IN_FLIGHT, MIN_CHUNK_CAPACITY, MIN_SEGMENT_SIZE,
     },
-    run::{ChunkView, Run},
+    run::{self, ChunkView, Run},
 };
 use crate::io::{Buffer, align_up};
 
@@ -151,6 +151,8 @@ pub(super) struct Progress {
 /// The tail of one log. See the module.
 pub(super) struct Appender<B> {
     id: TopicPartition,
+    /// Gives a buffer of a size.
+    make: Box<dyn Fn(usize) -> B>,
     pub incarnation: u64,
     log_end: Offset,
     durable: Position,
@@ -186,9 +188,11 @@ impl<B: Buffer> Appender<B> {
         durable: Position,
         marked: Offset,
         tail: Option<TailSegment>,
+        make: impl Fn(usize) -> B + 'static,
     ) -> Self {
         Self {
             id,
+            make: Box::new(make),
             incarnation,
             log_end: durable.next,
             durable,
@@ -240,24 +244,23 @@ impl<B: Buffer> Appender<B> {
         places.map(|(segment, _)| segment).collect()
     }
 
-    /// Takes batches into memory. `make` gives a buffer of a size.
-    pub fn append(&mut self, append: &Append<'_>, make: impl FnOnce(usize) -> B) {
+    /// Takes batches into memory.
+    pub fn append(&mut self, append: &Append<'_>) {
         assert_eq!(append.first, self.log_end, "appends follow each other");
         assert!(append.first < append.next && append.batch_count > 0);
+        debug_assert!(run::batches_fill(append.batches, append.first, append.next));
         let fits =
             |open: &OpenChunk<B>| open.epoch == append.epoch && open.has_room(append.batches.len());
         if self.open.as_ref().is_some_and(|open| !fits(open)) {
-            let full = self.seal_open();
-            self.capacity = if full {
-                MAX_CHUNK_SIZE.min(self.capacity * 2)
-            } else {
-                self.capacity
-            };
+            // It filled up before it could be written: gather more next time.
+            let capacity = MAX_CHUNK_SIZE.min(self.capacity * 2);
+            self.seal_open();
+            self.capacity = capacity;
         }
         let needed = align_up(CHUNK_HEADER_SIZE + append.batches.len());
         let capacity = needed.max(self.capacity);
         let open = self.open.get_or_insert_with(|| OpenChunk {
-            buffer: make(capacity),
+            buffer: (self.make)(capacity),
             size: 0,
             base: append.first,
             next: append.first,
@@ -293,7 +296,18 @@ impl<B: Buffer> Appender<B> {
             batch_count: open.batch_count,
             flags: 0,
         };
-        self.push(header, open.buffer);
+        let used = open.disk_size();
+        self.capacity = used
+            .next_power_of_two()
+            .clamp(MIN_CHUNK_CAPACITY, MAX_CHUNK_SIZE);
+        let mut buffer = open.buffer;
+        if buffer.bytes().len() / 4 > used {
+            // The buffer lives on in the cache, where room that is not used would be lost.
+            let mut smaller = (self.make)(used);
+            smaller.bytes_mut().copy_from_slice(&buffer.bytes()[..used]);
+            buffer = smaller;
+        }
+        self.push(header, buffer);
         true
     }
 
@@ -311,7 +325,7 @@ impl<B: Buffer> Appender<B> {
 
     /// Queues a chunk that carries nothing but the durable end, if no chunk on disk says it yet.
     /// Only when idle.
-    pub fn seal_log(&mut self, now_ms: i64, make: impl FnOnce(usize) -> B) -> bool {
+    pub fn seal_log(&mut self, now_ms: i64) -> bool {
         if !self.is_idle() || self.tail.is_none() || !self.wants_seal() {
             return false;
         }
@@ -328,7 +342,8 @@ impl<B: Buffer> Appender<B> {
             batch_count: 0,
             flags: 0,
         };
-        self.push(header, make(align_up(CHUNK_HEADER_SIZE)));
+        let buffer = (self.make)(align_up(CHUNK_HEADER_SIZE));
+        self.push(header, buffer);
         true
     }
 
@@ -398,11 +413,7 @@ impl<B: Buffer> Appender<B> {
             return self.allocate(&tail, disk_size, options);
         }
         if sealed == self.chunks.len() {
-            let used = self.open.as_ref().map_or(0, OpenChunk::disk_size);
             self.seal_open();
-            self.capacity = used
-                .next_power_of_two()
-                .clamp(MIN_CHUNK_CAPACITY, MAX_CHUNK_SIZE);
         }
         Some(self.place(sealed))
     }
@@ -590,6 +601,7 @@ impl<B: Buffer> Appender<B> {
         self.log_end = durable.next;
         self.durable = durable;
         self.marked = self.marked.min(durable.next);
+        self.boundaries.clear();
         self.tail = tail;
     }
 

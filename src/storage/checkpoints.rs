@@ -22,36 +22,53 @@ use super::{
 };
 use crate::io::{Buffer, Disk, Io};
 
+/// An end of the log that a checkpoint is to be made for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Boundary {
+    ticket: u64,
+    /// A truncation since makes it obsolete.
+    generation: u64,
+}
+
 /// Sequence before the first checkpoint; slots hold the ones with their parity.
 pub(super) const NO_CHECKPOINT: u64 = 1;
 
 impl<I: Io> Log<I> {
     /// Seals what was appended so far and has it flushed; the ticket asks where it ends.
-    pub(super) fn mark_boundary(&self) -> Result<u64, LogError> {
-        let ticket = {
+    pub(super) fn mark_boundary(&self) -> Result<Boundary, LogError> {
+        let boundary = {
             let state = &mut *self.state.borrow_mut();
             state.writable()?;
             state.next_ticket += 1;
             state.appender.mark_boundary(state.next_ticket);
             state.flush_through = state.appender.log_end();
-            state.next_ticket
+            Boundary {
+                ticket: state.next_ticket,
+                generation: state.reading.generation,
+            }
         };
         self.schedule();
-        Ok(ticket)
+        Ok(boundary)
     }
 
     pub(super) async fn store_checkpoint(
         &self,
-        ticket: u64,
+        boundary: Boundary,
         snapshot: Vec<u8>,
     ) -> Result<(), LogError> {
-        let place = || self.state.borrow_mut().appender.take_boundary(ticket);
-        let generation = self.state.borrow().reading.generation;
-        let boundary = until(&self.changed, || {
-            let stuck = || self.state.borrow().stuck().map(Err);
-            place().map(Ok).or_else(stuck)
+        let Boundary { ticket, generation } = boundary;
+        let position = until(&self.changed, || {
+            let state = &mut *self.state.borrow_mut();
+            if state.reading.generation != generation {
+                return Some(Ok(None));
+            }
+            let place = state.appender.take_boundary(ticket);
+            let place = place.map(|place| Ok(Some(place)));
+            place.or_else(|| state.stuck().map(Err))
         });
-        let position = boundary.await?;
+        let Some(position) = position.await? else {
+            return Ok(());
+        };
         let _held = self.slots.hold().await;
         let checkpoint = {
             let state = self.state.borrow();

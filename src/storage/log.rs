@@ -49,6 +49,8 @@ pub(super) struct State<B> {
     pub log_start: Offset,
     pub appender: Appender<B>,
     pub segments: Segments,
+    /// Rolled segments that may still hold what was allocated ahead, and have no index file.
+    pub rolled: Vec<Offset>,
     pub incarnations: Incarnations,
     pub epochs: Vec<(LeaderEpoch, Offset)>,
     pub failed: Option<LogError>,
@@ -100,12 +102,14 @@ impl<I: Io> Log<I> {
             key: storage.new_key(),
             dir,
             listener,
-            state: RefCell::new(found.into_state(id, options)),
+            state: RefCell::new(found.into_state(&storage.io, id, options)),
             changed: Signal::default(),
             scheduled: Cell::new(false),
             running: Cell::new(0),
             slots: Rc::default(),
         });
+        // A recovered end gets its mark, and rolled segments what was left undone.
+        log.schedule();
         Ok((log, recovered))
     }
 
@@ -140,7 +144,7 @@ impl<I: Io> Log<I> {
         {
             let state = &mut *self.state.borrow_mut();
             state.writable()?;
-            state.appender.append(&append, |size| io.buffer(size));
+            state.appender.append(&append);
             state.last_append = io.now();
             state.clean = false;
             state.appended_since_checkpoint += batches.len() as u64;

@@ -144,7 +144,10 @@ impl<I: Io> Log<I> {
         let result = self.load_run(plan).await.map(|(run, _)| run);
         self.with_reading(|reading| reading.loading.remove(&key));
         done.raise();
-        result.map(Some)
+        // A trim may have taken the file away meanwhile, and that is no fault of the disk.
+        result
+            .map(Some)
+            .map_err(|error| self.check_range(at).err().unwrap_or(error))
     }
 
     fn with_reading<T>(&self, change: impl FnOnce(&mut Reading) -> T) -> T {

@@ -102,6 +102,7 @@ impl<I: Io> Log<I> {
         state.log_start = state.log_start.min(position.next);
         state.persisted = state.persisted.min(position.next);
         state.reading.forget();
+        state.rolled.retain(|base| *base < position.segment);
         state.incarnations = lives;
         let tail = TailSegment {
             base: position.segment,
@@ -181,9 +182,7 @@ impl<I: Io> Log<I> {
         let sealed = {
             let state = &mut *self.state.borrow_mut();
             state.flush_due = true;
-            state
-                .appender
-                .seal_log(io.wall_ms(), |size| io.buffer(size))
+            state.appender.seal_log(io.wall_ms())
         };
         if sealed {
             self.until_idle().await?;

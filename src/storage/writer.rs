@@ -37,13 +37,14 @@ impl<I: Io> Log<I> {
             self.start(step);
         }
         self.start_timers();
+        self.finish_rolled();
         self.notify();
         self.changed.raise();
     }
 
     fn next_step(&self) -> Option<Step<<I as Disk>::Buffer>> {
         let state = &mut *self.state.borrow_mut();
-        if state.failed.is_some() {
+        if state.failed.is_some() || state.damage.is_some() {
             return None;
         }
         let durable = state.appender.durable().next;
@@ -132,21 +133,23 @@ impl<I: Io> Log<I> {
         }
         let progress = self.state.borrow_mut().appender.flushed();
         self.storage.free_room(progress.payload_size);
-        self.finish_rolled(&segments);
         self.pump();
     }
 
     /// Segments that nothing will be written to any more give back what was allocated ahead, and
     /// get their index file.
-    fn finish_rolled(&self, segments: &BTreeSet<Offset>) {
-        let state = self.state.borrow();
-        let Some(tail) = state.appender.tail() else {
-            return;
+    fn finish_rolled(&self) {
+        let done = {
+            let state = &mut *self.state.borrow_mut();
+            if state.rolled.is_empty() || state.writable().is_err() {
+                return;
+            }
+            let in_use = state.appender.segments_in_use();
+            let done = |base: &mut Offset| !in_use.contains(base);
+            state.rolled.extract_if(.., done).collect::<Vec<_>>()
         };
-        let in_use = state.appender.segments_in_use();
-        let done = |base: &&Offset| **base < tail.base && !in_use.contains(base);
-        for base in segments.iter().filter(done) {
-            let (this, base) = (self.this(), *base);
+        for base in done {
+            let this = self.this();
             // A truncation may make the segment the tail again, and waits for this.
             self.running.set(self.running.get() + 1);
             self.storage.io.spawn(TaskClass::Background, async move {
@@ -165,9 +168,11 @@ impl<I: Io> Log<I> {
                 let state = &mut *self.state.borrow_mut();
                 state.appender.created(base, size);
                 let segment = Segment::empty(base, size);
-                let others = !state.segments.0.is_empty();
+                if let Some(rolled) = state.segments.last() {
+                    state.rolled.push(rolled.base);
+                    state.checkpoint_wanted = true;
+                }
                 state.segments.0.insert(base, segment);
-                state.checkpoint_wanted |= others;
             }
             Ok(false) => self.state.borrow_mut().appender.refused(),
             Err(error) => return self.fail("creating", &path, error),
@@ -331,7 +336,7 @@ impl<I: Io> Log<I> {
     fn start_timers(&self) {
         let (flush, seal) = {
             let state = &mut *self.state.borrow_mut();
-            let open = state.failed.is_none() && !state.closing;
+            let open = state.failed.is_none() && state.damage.is_none() && !state.closing;
             let idle = state.appender.is_idle();
             let buffered = state.options.durability == Durability::Buffered;
             let flush = open && buffered && !idle && !state.flush_timer;
@@ -377,7 +382,7 @@ impl<I: Io> Log<I> {
             state.seal_timer = false;
             if state.failed.is_none() && !state.closing {
                 let now_ms = io.wall_ms();
-                if state.appender.seal_log(now_ms, |size| io.buffer(size)) {
+                if state.appender.seal_log(now_ms) {
                     // A buffered log would flush it later all the same; nothing waits for it.
                     state.flush_due = true;
                 }

@@ -34,7 +34,7 @@ use super::{
     reader::Reading,
     segments::Segments,
 };
-use crate::io::{Buffer, Io, Monotonic};
+use crate::io::{Disk, Io, Monotonic};
 
 /// What a recovery found, for the log to go on with.
 pub(super) struct Found {
@@ -55,12 +55,26 @@ pub(super) struct Found {
 }
 
 impl Found {
-    pub fn into_state<B: Buffer>(self, id: TopicPartition, options: LogOptions) -> State<B> {
+    pub fn into_state<I: Io>(
+        self,
+        io: &I,
+        id: TopicPartition,
+        options: LogOptions,
+    ) -> State<<I as Disk>::Buffer> {
         let incarnation = self.incarnations.current();
+        let io = io.clone();
+        let make = move |size| io.buffer(size);
+        let last = self.segments.last().map(|segment| segment.base);
+        let rolled = self.segments.0.values();
+        let rolled = rolled.filter(|segment| {
+            // The last process did not come to give back what it had allocated ahead.
+            Some(segment.base) != last && segment.file_size > segment.end
+        });
         State {
             options,
             log_start: self.recovered.log_start,
-            appender: Appender::new(id, incarnation, self.end, self.marked, self.tail),
+            rolled: rolled.map(|segment| segment.base).collect(),
+            appender: Appender::new(id, incarnation, self.end, self.marked, self.tail, make),
             segments: self.segments,
             incarnations: self.incarnations,
             epochs: self.epochs,
@@ -118,10 +132,8 @@ pub(super) async fn recover<I: Io>(
     };
     let start = recovery.start(&listing).await?;
     if start.damage.is_none() && start.is_blank() && recovery.listed.is_empty() {
-        return Ok(Found {
-            dir_ready: true,
-            ..empty()
-        });
+        // That the directory is there does not say that its name is durable.
+        return Ok(empty());
     }
     let start = if storage.checks.incarnations {
         start
