@@ -171,6 +171,14 @@ impl<I: Io> Shard<I> {
         let stats = shell.log().stats();
         status.logical_bytes = stats.logical_bytes;
         status.physical_bytes = stats.physical_bytes;
+        // Of the segment that holds the oldest record: after a trim a little older than the record.
+        let oldest = stats
+            .segments
+            .iter()
+            .find(|it| it.next_offset > status.log_start_offset);
+        if let Some(oldest) = oldest {
+            status.oldest_append_ms = oldest.first_append_ms;
+        }
         status.segments = u32::try_from(stats.segments.len()).unwrap_or(u32::MAX);
         status
     }

@@ -107,6 +107,8 @@ pub struct SegmentStats {
     pub size: u64,
     /// Largest record timestamp in it, or `i64::MIN`.
     pub max_timestamp_ms: i64,
+    /// Wall clock of its first append, or 0 before that.
+    pub first_append_ms: i64,
     /// Wall clock of its last append, or of its creation.
     pub last_append_ms: i64,
 }

@@ -157,6 +157,7 @@ impl Segment {
             next_offset: self.next,
             size: self.end,
             max_timestamp_ms: self.max_timestamp_ms,
+            first_append_ms: self.first_append_ms,
             last_append_ms: self.last_append_ms,
         }
     }

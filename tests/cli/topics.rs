@@ -126,6 +126,8 @@ fn describe_shows_offsets_and_sizes() {
     assert_eq!(partition["high_watermark"], 3);
     assert_eq!(partition["log_end_offset"], 3);
     assert!(partition["logical_bytes"].as_u64().unwrap() > 3);
+    assert!(partition["oldest_append_ms"].as_i64() > Some(1_600_000_000_000));
+    assert!(described[0]["partitions"][0]["oldest_append_ms"].is_null());
     assert!(partition["physical_bytes"].as_u64() >= partition["logical_bytes"].as_u64());
     let shown = broker.run(&["topic", "describe", "t"]).text();
     assert!(shown.contains("PARTITION  START  END"), "{shown}");
