@@ -74,7 +74,7 @@ pub enum DataDirError {
     },
     /// Without metadata nobody knows whose the logs are.
     #[error(
-        "data directory {path} has topics but no {METADATA}: refusing to start over it; restore \
+        "data directory {path} has a topics directory but no {METADATA}: refusing to start over it; restore \
          {METADATA} from a backup, or move the directory away to begin anew"
     )]
     MetadataMissing {
@@ -112,10 +112,7 @@ impl DataDir {
         let lock = lock(&path)?;
         let dir = Self { path, _lock: lock };
         dir.check_format()?;
-        let topics = dir.topics();
-        fs::create_dir_all(&topics).map_err(io_error("create", &topics))?;
-        sync_dir(&dir.path)?;
-        if !dir.has_metadata() && first_entry(&topics, &[])?.is_some() {
+        if !dir.has_metadata() && dir.topics().exists() {
             return Err(DataDirError::MetadataMissing { path: dir.path });
         }
         Ok(dir)
@@ -131,6 +128,14 @@ impl DataDir {
     #[must_use]
     pub fn topics(&self) -> PathBuf {
         self.path.join("topics")
+    }
+
+    /// Makes the directory of topics, when the metadata log is there: so that one without a log can
+    /// only mean that the log was lost, even while no topic has a record.
+    pub(super) fn make_topics(&self) -> Result<(), DataDirError> {
+        let topics = self.topics();
+        fs::create_dir_all(&topics).map_err(io_error("create", &topics))?;
+        sync_dir(&self.path)
     }
 
     /// Where the metadata log is.
@@ -250,7 +255,8 @@ mod tests {
         let path = temp.path().join("deep/data");
         let dir = DataDir::open(&path).unwrap();
         assert!(!dir.has_metadata());
-        assert!(dir.topics().is_dir());
+        dir.make_topics().unwrap();
+        fs::write(dir.metadata(), "x").unwrap();
         drop(dir);
         DataDir::open(&path).unwrap();
     }
@@ -302,7 +308,7 @@ mod tests {
     fn topics_without_metadata_are_refused() {
         let temp = tempfile::tempdir().unwrap();
         let dir = DataDir::open(temp.path()).unwrap();
-        fs::create_dir(dir.topics().join("0b")).unwrap();
+        dir.make_topics().unwrap();
         drop(dir);
         let error = DataDir::open(temp.path()).unwrap_err();
         assert!(

@@ -204,7 +204,9 @@ pub fn start(
     dir: &DataDir,
     topic_defaults: TopicConfig,
 ) -> Result<(Control, ControlThreads), StartError> {
-    start_over(RedbLog::open(dir, fresh_identity())?, topic_defaults)
+    let log = RedbLog::open(dir, fresh_identity())?;
+    dir.make_topics()?;
+    start_over(log, topic_defaults)
 }
 
 /// Starts the control plane over any log: reads it, takes the next term, registers this start.

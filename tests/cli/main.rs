@@ -9,5 +9,6 @@ mod json;
 mod load;
 mod logs;
 mod pipes;
+mod serve;
 mod text;
 mod topics;
