@@ -52,6 +52,29 @@ pub struct Oracle {
 #[derive(Clone, Default)]
 pub struct Shared(pub Rc<RefCell<Oracle>>);
 
+impl Batch {
+    /// Its largest record timestamp.
+    pub fn max_timestamp_ms(&self) -> i64 {
+        let header = BatchHeader::decode(&self.bytes).expect("a batch");
+        header.max_timestamp_ms
+    }
+}
+
+/// Appends a batch to a log, and tells the oracle.
+pub fn append(shared: &Shared, log: &Log<SimIo>, batch: Batch) -> Result<(), LogError> {
+    let max_timestamp_ms = batch.max_timestamp_ms();
+    // The oracle knows first: the log may be persisting it before append returns.
+    shared.0.borrow_mut().batches.push(batch.clone());
+    let Batch {
+        base, next, epoch, ..
+    } = batch;
+    let appended = log.append(&batch.bytes, base, next, epoch, max_timestamp_ms, 1);
+    if appended.is_err() {
+        shared.0.borrow_mut().batches.pop();
+    }
+    appended
+}
+
 impl LogListener for Shared {
     fn persisted(&self, up_to: Offset) {
         let mut oracle = self.0.borrow_mut();
@@ -329,7 +352,9 @@ pub fn batch(base: Offset, epoch: LeaderEpoch, record_count: u32, size: usize, s
                 word.to_le_bytes()[7]
             })
             .collect();
-        let timestamp_ms = base.0 * 10 + i64::from(record);
+        // Timestamps neither rise with the offsets nor are far from it.
+        let jitter = i64::try_from(salt % 300).expect("a small number");
+        let timestamp_ms = base.0 * 10 + jitter + i64::from(record);
         let pushed = builder.push(timestamp_ms, None, Some(&value), NO_HEADERS);
         pushed.expect("a small record");
     }

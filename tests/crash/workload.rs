@@ -8,7 +8,7 @@ use millstream::{
 };
 use millstream_protocol::{LeaderEpoch, Offset};
 
-use crate::oracle::{Shared, batch, options, snapshot, storage, try_open};
+use crate::oracle::{Shared, append, batch, options, snapshot, storage, try_open};
 
 /// What the user does.
 #[derive(Clone, Debug)]
@@ -111,14 +111,7 @@ impl Workload {
             _ => 300,
         };
         let batch = batch(base, self.epoch, record_count, size, random.next_u64());
-        // The oracle knows first: the log may be persisting it before append returns.
-        shared.0.borrow_mut().batches.push(batch.clone());
-        let next = batch.next;
-        let appended = log.append(&batch.bytes, base, next, self.epoch, next.0 * 10, 1);
-        if appended.is_err() {
-            shared.0.borrow_mut().batches.pop();
-        }
-        appended
+        append(shared, log, batch)
     }
 }
 

@@ -7,6 +7,9 @@ pub mod index;
 pub mod names;
 pub mod segment;
 
+#[cfg(test)]
+mod golden;
+
 use millstream_protocol::batch::crc32c;
 
 /// Takes `N` bytes at `at`; the caller has checked the size.
