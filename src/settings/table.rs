@@ -182,7 +182,10 @@ pub(super) static ROWS: [Row; 14] = [
         "a duration up to 1h, such as 30s",
         "How long a clean shutdown may take before it is given up",
         |text| parse_duration_ms(text).filter(|ms| (1..=3_600_000).contains(ms)),
-        |value: &u64| format!("{value}ms")
+        |value: &u64| match value % 1000 {
+            0 => format!("{}s", value / 1000),
+            _ => format!("{value}ms"),
+        }
     ),
     Row {
         name: "topic-defaults",

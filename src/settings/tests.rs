@@ -171,3 +171,43 @@ fn addresses() {
     assert_eq!(listen(":9"), "0.0.0.0:9");
     assert_eq!(listen("[::1]:9"), "[::1]:9");
 }
+
+/// The table of `docs/settings.md` between a marker and the end marker.
+fn assert_documented(marker: &str, expected: &str) {
+    let page = include_str!("../../docs/settings.md");
+    let begin = format!("<!-- {marker} -->\n");
+    let (_, rest) = page.split_once(&begin).expect("the marker");
+    let (table, _) = rest.split_once("<!-- end -->").expect("the end marker");
+    assert!(
+        table == expected,
+        "docs/settings.md: between the markers of {marker} should be\n{expected}"
+    );
+}
+
+#[test]
+fn the_page_of_settings_is_the_table() {
+    let defaults = Settings::default();
+    let mut table = String::from(
+        "| flag | variable | takes | default | what it does |\n|---|---|---|---|---|\n",
+    );
+    for row in &ROWS {
+        let default = (row.show)(&defaults);
+        let default = if default.is_empty() {
+            String::new()
+        } else {
+            format!("`{default}`")
+        };
+        let (name, variable, takes, doc) = (row.name, row.variable(), row.takes, row.doc);
+        table += &format!("| `--{name}` | `{variable}` | {takes} | {default} | {doc} |\n");
+    }
+    assert_documented("broker settings", &table);
+
+    let mut table =
+        String::from("| setting | takes | default | what it does |\n|---|---|---|---|\n");
+    for entry in TopicConfig::default().entries() {
+        let (takes, doc) = TopicConfig::describe(&entry.name).expect("a setting");
+        let (name, value) = (entry.name, entry.value);
+        table += &format!("| `{name}` | {takes} | `{value}` | {doc} |\n");
+    }
+    assert_documented("topic settings", &table);
+}

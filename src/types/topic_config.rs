@@ -144,16 +144,18 @@ fn hint(nearest: &Option<&'static str>) -> String {
 struct Row {
     name: &'static str,
     takes: &'static str,
+    doc: &'static str,
     parse: fn(&mut TopicConfig, &str) -> Option<()>,
     show: fn(&TopicConfig) -> String,
     copy: fn(&mut TopicConfig, &TopicConfig),
 }
 
 macro_rules! row {
-    ($name:literal, $field:ident, $takes:literal, $parse:expr, $show:expr) => {
+    ($name:literal, $field:ident, $takes:literal, $doc:literal, $parse:expr, $show:expr) => {
         Row {
             name: $name,
             takes: $takes,
+            doc: $doc,
             parse: |config, text| {
                 config.$field = $parse(text)?;
                 Some(())
@@ -170,6 +172,7 @@ static ROWS: [Row; 9] = [
         "cleanup.policy",
         cleanup_policy,
         "delete",
+        "What happens to old records: whole segments are deleted",
         |t| named(t, &POLICIES),
         |v| name_of(v, &POLICIES)
     ),
@@ -177,6 +180,7 @@ static ROWS: [Row; 9] = [
         "durability",
         durability,
         "flushed or buffered",
+        "`flushed`: acknowledged once on stable storage; `buffered`: once in memory, flushed every 100 ms",
         |t| named(t, &DURABILITIES),
         |v| name_of(v, &DURABILITIES)
     ),
@@ -184,6 +188,7 @@ static ROWS: [Row; 9] = [
         "max.batch.bytes",
         max_batch_bytes,
         "1KiB to 64MiB",
+        "Largest record batch",
         batch_size,
         |v: u32| v.to_string()
     ),
@@ -191,6 +196,7 @@ static ROWS: [Row; 9] = [
         "message.timestamp.type",
         timestamp_type,
         "CreateTime or LogAppendTime",
+        "Whose time a record carries: the producer's or the broker's",
         |t| named(t, &TIMESTAMPS),
         |v| name_of(v, &TIMESTAMPS)
     ),
@@ -198,6 +204,7 @@ static ROWS: [Row; 9] = [
         "retention.bytes",
         retention_bytes,
         "1 byte to 1EiB, or -1 for no limit",
+        "Oldest segments of a partition beyond this size may go",
         |t| unlimited(t, parse_size, MAX_RETENTION_SIZE),
         show_unlimited
     ),
@@ -205,6 +212,7 @@ static ROWS: [Row; 9] = [
         "retention.clock",
         retention_clock,
         "append or record",
+        "What `retention.ms` counts from: the append or the record's own timestamp",
         |t| named(t, &CLOCKS),
         |v| name_of(v, &CLOCKS)
     ),
@@ -212,6 +220,7 @@ static ROWS: [Row; 9] = [
         "retention.ms",
         retention_ms,
         "1 ms to 36500d, or -1 for ever",
+        "Records older than this may go",
         |t| unlimited(t, parse_duration_ms, MAX_PERIOD_MS),
         show_unlimited
     ),
@@ -219,6 +228,7 @@ static ROWS: [Row; 9] = [
         "segment.bytes",
         segment_bytes,
         "64KiB to 16GiB",
+        "Size at which a segment is closed",
         |t| between(parse_size(t)?, MIN_SEGMENT_SIZE, MAX_SEGMENT_SIZE),
         |v: u64| v.to_string()
     ),
@@ -226,6 +236,7 @@ static ROWS: [Row; 9] = [
         "segment.ms",
         segment_ms,
         "1s to 36500d",
+        "Age at which a segment is closed",
         |t| between(parse_duration_ms(t)?, 1_000, MAX_PERIOD_MS),
         |v: u64| v.to_string()
     ),
@@ -319,10 +330,10 @@ impl TopicConfig {
         ROWS.iter().map(|row| row.name)
     }
 
-    /// What the setting takes, in words, for help texts.
+    /// What the setting takes and what it does, in words, for help texts.
     #[must_use]
-    pub fn takes(name: &str) -> Option<&'static str> {
-        row(name).ok().map(|(_, row)| row.takes)
+    pub fn describe(name: &str) -> Option<(&'static str, &'static str)> {
+        row(name).ok().map(|(_, row)| (row.takes, row.doc))
     }
 
     /// Sets `name` from text, as a topic's own choice.
@@ -418,116 +429,4 @@ impl TopicConfig {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_sorted_and_unique() {
-        assert!(TopicConfig::names().is_sorted_by(|a, b| a < b));
-    }
-
-    #[test]
-    fn every_default_reads_back() {
-        let defaults = TopicConfig::default();
-        for entry in defaults.entries() {
-            assert!(!entry.is_set);
-            let mut config = defaults.clone();
-            config.set(&entry.name, &entry.value).unwrap();
-            assert_eq!(
-                config.overrides().collect::<Vec<_>>(),
-                [(
-                    TopicConfig::names()
-                        .find(|name| *name == entry.name)
-                        .unwrap(),
-                    entry.value.clone(),
-                )]
-            );
-            assert_eq!(config.as_defaults(), defaults, "{}", entry.name);
-        }
-    }
-
-    #[test]
-    fn overrides_survive_the_round_trip() {
-        let mut config = TopicConfig::default();
-        let chosen = [
-            ("durability", "buffered"),
-            ("max.batch.bytes", "64MiB"),
-            ("message.timestamp.type", "logappendtime"),
-            ("retention.bytes", "-1"),
-            ("retention.clock", "record"),
-            ("retention.ms", "1h"),
-            ("segment.bytes", "1MiB"),
-        ];
-        for (name, value) in chosen {
-            config.set(name, value).unwrap();
-        }
-        assert_eq!(config.durability, Durability::Buffered);
-        assert_eq!(config.max_batch_bytes, 64 << 20);
-        assert_eq!(config.retention_ms, Some(3_600_000));
-        let mut read_back = TopicConfig::default();
-        for (name, value) in config.overrides() {
-            read_back.set(name, &value).unwrap();
-        }
-        assert_eq!(read_back, config);
-    }
-
-    #[test]
-    fn refusals_name_the_setting_the_range_and_the_nearest() {
-        let mut config = TopicConfig::default();
-        let before = config.clone();
-        let error = config.set("retention.ns", "1").unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "there is no topic setting \"retention.ns\"; did you mean retention.ms?"
-        );
-        let error = config.set("segment_bytes", "1").unwrap_err().to_string();
-        assert!(error.ends_with("did you mean segment.bytes?"), "{error}");
-        let error = config
-            .set("max.batch.bytes", "65MiB")
-            .unwrap_err()
-            .to_string();
-        assert_eq!(
-            error,
-            "max.batch.bytes=\"65MiB\" is not allowed: max.batch.bytes takes 1KiB to 64MiB"
-        );
-        let error = config
-            .set(&"x".repeat(100_000), "1")
-            .unwrap_err()
-            .to_string();
-        assert!(error.len() < 400 && error.contains("segment.ms"), "{error}");
-        for bad in ["-2", "0", "", "ten", "1e3", "99999999999999999999"] {
-            assert!(config.set("retention.ms", bad).is_err(), "{bad}");
-        }
-        assert_eq!(config, before);
-    }
-
-    #[test]
-    fn alterations_are_all_or_none() {
-        let defaults = TopicConfig::default();
-        let mut config = defaults.clone();
-        config.set("segment.ms", "1h").unwrap();
-        let altered = config.altered(
-            [("segment.ms", None), ("durability", Some("buffered"))],
-            &defaults,
-        );
-        let altered = altered.unwrap();
-        assert_eq!(altered.segment_ms, DAY_MS);
-        assert_eq!(altered.overrides().count(), 1);
-        let twice = config.altered(
-            [("segment.ms", None), ("segment.ms", Some("1h"))],
-            &defaults,
-        );
-        assert_eq!(twice, Err(ConfigError::Twice { name: "segment.ms" }));
-    }
-
-    #[test]
-    fn short_retention_is_no_lie() {
-        let mut config = TopicConfig::default();
-        config.set("retention.ms", "8h").unwrap();
-        config.set("retention.bytes", "80MiB").unwrap();
-        assert_eq!(config.roll_ms(), 3_600_000);
-        assert_eq!(config.roll_size(), 10 << 20);
-        config.set("retention.bytes", "1").unwrap();
-        assert_eq!(config.roll_size(), MIN_SEGMENT_SIZE);
-    }
-}
+mod tests;
