@@ -491,7 +491,7 @@ impl<B: Buffer> Appender<B> {
     fn next_preparation(&mut self, options: &LogOptions) -> Option<Step<B>> {
         let tail = self.tail?;
         let left = tail.allocated.saturating_sub(tail.position);
-        let ahead = (self.next_allocation / ALLOCATION_GROWTH / 2).min(MAX_ALLOCATION / 2);
+        let ahead = self.next_allocation / 2;
         if self.chunks.is_empty() || left >= ahead || tail.allocated >= segment_size(options) {
             return None;
         }

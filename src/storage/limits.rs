@@ -16,7 +16,7 @@ pub const FIRST_ALLOCATION: u64 = 256 << 10;
 /// Growth of preallocation.
 pub const ALLOCATION_GROWTH: u64 = 4;
 /// Largest single preallocation, in bytes.
-pub const MAX_ALLOCATION: u64 = 64 << 20;
+pub const MAX_ALLOCATION: u64 = 32 << 20;
 /// Bytes of log between two index entries of a segment, at least.
 pub const INDEX_INTERVAL: u64 = 64 << 10;
 /// Bytes appended after which a log asks for a checkpoint.
@@ -41,3 +41,7 @@ pub const SCAN_READ_SIZE: usize = 4 << 20;
 pub const MIN_SEGMENT_SIZE: u64 = 64 << 10;
 /// Largest checkpoint or index file that is believed, in bytes.
 pub const MAX_ENVELOPE_SIZE: usize = 256 << 20;
+/// A preallocation of this size or more, in bytes, is filled with zeros ahead of the writer.
+pub const ZERO_FILL_FROM: u64 = 16 << 20;
+/// Size of one write of zeros, in bytes.
+pub const ZERO_FILL_WRITE: usize = 1 << 20;

@@ -1,7 +1,7 @@
 //! Does what the appender decides: each write, flush and preparation in a task of its own, each
 //! completion followed by another look at what comes next.
 
-use std::{collections::BTreeSet, io, path::Path, rc::Rc, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io, ops::Range, path::Path, rc::Rc, sync::Arc, time::Duration};
 
 use millstream_protocol::Offset;
 
@@ -11,6 +11,7 @@ use super::{
     format::{names, segment::SegmentHeader},
     limits::{
         BUFFERED_FLUSH_MS, CHECKPOINT_INTERVAL, DISK_FULL_RETRY_MS, MAX_ALLOCATION, SEAL_AFTER_MS,
+        ZERO_FILL_FROM, ZERO_FILL_WRITE,
     },
     run::Run,
     segments::Segment,
@@ -230,9 +231,17 @@ impl<I: Io> Log<I> {
 
     async fn allocate(&self, segment: Offset, size: u64) {
         let path = names::segment_path(&self.dir, segment);
+        let before = self
+            .state
+            .borrow()
+            .segments
+            .0
+            .get(&segment)
+            .map_or(size, |s| s.file_size);
         let allocated = self.retry_when_full(&path, async || {
             let file = self.file(segment).await?;
-            file.allocate(size).await
+            file.allocate(size).await?;
+            self.zero_fill(&file, before..size).await
         });
         match allocated.await {
             Ok(true) => {
@@ -246,6 +255,24 @@ impl<I: Io> Log<I> {
             Err(error) => return self.fail("allocating", &path, error),
         }
         self.pump();
+    }
+
+    /// Writes zeros to what was allocated for a log that is being written fast: a write of blocks
+    /// that hold data already changes no metadata of the file system, so neither it nor its flush
+    /// waits for that (figures in `docs/adr/0003-zero-fill.md`).
+    async fn zero_fill(&self, file: &<I as Disk>::File, range: Range<u64>) -> io::Result<()> {
+        if range.end.saturating_sub(range.start) < ZERO_FILL_FROM {
+            return Ok(());
+        }
+        let mut zeros = self.storage.io.buffer(ZERO_FILL_WRITE);
+        zeros.bytes_mut().fill(0);
+        let zeros = Rc::new(zeros);
+        let mut position = range.start;
+        while position + ZERO_FILL_WRITE as u64 <= range.end {
+            file.write_at(Rc::clone(&zeros), position).await?;
+            position += ZERO_FILL_WRITE as u64;
+        }
+        Ok(())
     }
 
     /// Does something until there is space for it; false if the log closes first. Meanwhile
