@@ -9,6 +9,7 @@ mod json;
 mod load;
 mod logs;
 mod pipes;
+mod readme;
 mod serve;
 mod text;
 mod topics;
