@@ -1,0 +1,221 @@
+//! What the appender wants done next, and what it learns from what was done.
+
+use std::{collections::BTreeSet, rc::Rc};
+
+use millstream_protocol::Offset;
+
+use super::{
+    super::{
+        LogOptions,
+        format::segment::SEGMENT_HEADER_SIZE,
+        limits::{
+            ALLOCATION_GROWTH, GATHER_SIZE, MAX_ALLOCATION, MAX_WRITES_IN_FLIGHT, MIN_SEGMENT_SIZE,
+        },
+    },
+    Appender, Placed, Position, Progress, Stage, Step, TailChunk, TailSegment,
+};
+use crate::io::Buffer;
+
+impl<B: Buffer> Appender<B> {
+    /// What to do next, if anything; ask again until there is nothing. `flush` is false while a
+    /// buffered log's flush is not due.
+    pub fn next_step(&mut self, options: &LogOptions, now_ms: i64, flush: bool) -> Option<Step<B>> {
+        self.next_write(options, now_ms)
+            .or_else(|| self.next_flush(flush))
+            .or_else(|| self.next_preparation(options))
+    }
+
+    fn next_write(&mut self, options: &LogOptions, now_ms: i64) -> Option<Step<B>> {
+        if self.in_flight >= MAX_WRITES_IN_FLIGHT {
+            return None;
+        }
+        let sealed = self
+            .chunks
+            .partition_point(|chunk| chunk.stage != Stage::Sealed);
+        let (base, size, disk_size) = match (self.chunks.get(sealed), &self.open) {
+            (Some(chunk), _) => (chunk.base, chunk.payload_size, chunk.disk_size),
+            (None, Some(open)) if self.in_flight == 0 || open.size >= GATHER_SIZE => {
+                (open.base, open.size, open.disk_size())
+            }
+            (None, _) => return None,
+        };
+        let disk_size = disk_size as u64;
+        let tail = match self.tail {
+            // A sealing chunk stays where it is: it has no record that a segment could begin with.
+            Some(tail) if size == 0 || !rolls(&tail, disk_size, options, now_ms) => tail,
+            _ => return self.create(base, disk_size),
+        };
+        if tail.position + disk_size > tail.allocated {
+            return self.allocate(&tail, disk_size, options);
+        }
+        if sealed == self.chunks.len() {
+            self.seal_open();
+        }
+        Some(self.place(sealed))
+    }
+
+    fn place(&mut self, at: usize) -> Step<B> {
+        let tail = self.tail.as_mut().expect("a chunk is placed in a segment");
+        let chunk = &mut self.chunks[at];
+        let view = &chunk.run.chunks[0];
+        let position = tail.position;
+        tail.position += chunk.disk_size as u64;
+        if tail.first_append_ms == 0 {
+            tail.first_append_ms = view.append_time_ms;
+        }
+        chunk.stage = Stage::Writing;
+        chunk.place = Some((tail.base, position));
+        self.in_flight += 1;
+        self.placed.push(Placed {
+            segment: tail.base,
+            position,
+            end: tail.position,
+            base: chunk.base,
+            next: chunk.next,
+            epoch: view.epoch,
+            max_timestamp_ms: view.max_timestamp_ms,
+            append_time_ms: view.append_time_ms,
+        });
+        Step::Write {
+            number: self.front + at as u64,
+            segment: tail.base,
+            position,
+            run: Rc::clone(&chunk.run),
+        }
+    }
+
+    fn create(&mut self, base: Offset, disk_size: u64) -> Option<Step<B>> {
+        if self.preparing {
+            return None;
+        }
+        self.preparing = true;
+        let size = self.next_allocation.max(SEGMENT_HEADER_SIZE + disk_size);
+        Some(Step::Create { base, size })
+    }
+
+    fn allocate(&mut self, tail: &TailSegment, room: u64, options: &LogOptions) -> Option<Step<B>> {
+        if self.preparing {
+            return None;
+        }
+        self.preparing = true;
+        let needed = tail.position + room;
+        // A segment is rolled before it grows beyond its size, so more would be wasted.
+        let wanted = (tail.allocated + self.next_allocation).min(segment_size(options));
+        Some(Step::Allocate {
+            segment: tail.base,
+            size: wanted.max(needed),
+        })
+    }
+
+    fn next_flush(&mut self, flush: bool) -> Option<Step<B>> {
+        if self.flushing || !flush {
+            return None;
+        }
+        let mut segments = BTreeSet::new();
+        for chunk in &mut self.chunks {
+            if chunk.stage == Stage::Written {
+                // What completes from here on is not covered, though it may be on disk by chance.
+                chunk.stage = Stage::Flushing;
+                segments.extend(chunk.place.map(|(segment, _)| segment));
+            }
+        }
+        self.flushing = !segments.is_empty();
+        self.flushing.then_some(Step::Flush { segments })
+    }
+
+    /// Allocates before the writer runs into the end, unless the segment is as large as it gets.
+    fn next_preparation(&mut self, options: &LogOptions) -> Option<Step<B>> {
+        let tail = self.tail?;
+        let left = tail.allocated.saturating_sub(tail.position);
+        let ahead = self.next_allocation / 2;
+        if self.chunks.is_empty() || left >= ahead || tail.allocated >= segment_size(options) {
+            return None;
+        }
+        self.allocate(&tail, 0, options)
+    }
+
+    /// A segment was made, and `size` bytes of it allocated.
+    pub fn created(&mut self, base: Offset, size: u64) {
+        assert!(self.preparing);
+        self.preparing = false;
+        self.grow();
+        self.tail = Some(TailSegment {
+            base,
+            position: SEGMENT_HEADER_SIZE,
+            allocated: size,
+            first_append_ms: 0,
+        });
+    }
+
+    /// A segment was allocated up to `size`.
+    pub fn allocated(&mut self, segment: Offset, size: u64) {
+        assert!(self.preparing);
+        self.preparing = false;
+        self.grow();
+        if let Some(tail) = self.tail.as_mut().filter(|tail| tail.base == segment) {
+            tail.allocated = tail.allocated.max(size);
+        }
+    }
+
+    fn grow(&mut self) {
+        self.next_allocation = MAX_ALLOCATION.min(self.next_allocation * ALLOCATION_GROWTH);
+    }
+
+    /// A preparation was refused; it will be asked for again.
+    pub fn refused(&mut self) {
+        assert!(self.preparing);
+        self.preparing = false;
+    }
+
+    /// A write completed.
+    pub fn written(&mut self, number: u64) {
+        let at = usize::try_from(number - self.front).expect("an index");
+        let chunk = &mut self.chunks[at];
+        assert_eq!(chunk.stage, Stage::Writing, "a write completes once");
+        chunk.stage = Stage::Written;
+        self.in_flight -= 1;
+    }
+
+    /// The flush completed: what it covers is durable, and the contiguous prefix leaves.
+    pub fn flushed(&mut self) -> Progress {
+        assert!(self.flushing);
+        self.flushing = false;
+        for chunk in &mut self.chunks {
+            if chunk.stage == Stage::Flushing {
+                chunk.stage = Stage::Durable;
+            }
+        }
+        let mut progress = Progress::default();
+        let durable = |chunk: &&TailChunk<B>| chunk.stage == Stage::Durable;
+        let durable = self.chunks.iter().take_while(durable).count();
+        for chunk in self.chunks.drain(..durable) {
+            let (segment, position) = chunk.place.expect("what is durable has a place");
+            self.durable = Position {
+                segment,
+                position: position + chunk.disk_size as u64,
+                next: chunk.next,
+            };
+            for boundary in &mut self.boundaries {
+                if boundary.number == self.front {
+                    boundary.place = Some(self.durable);
+                }
+            }
+            self.front += 1;
+            progress.payload_size += chunk.payload_size;
+        }
+        progress
+    }
+}
+
+fn segment_size(options: &LogOptions) -> u64 {
+    options.segment_size.max(MIN_SEGMENT_SIZE)
+}
+
+/// The next chunk goes to a new segment.
+fn rolls(tail: &TailSegment, disk_size: u64, options: &LogOptions, now_ms: i64) -> bool {
+    let empty = tail.position <= SEGMENT_HEADER_SIZE;
+    let full = tail.position + disk_size > segment_size(options);
+    let old = tail.first_append_ms > 0
+        && now_ms.saturating_sub(tail.first_append_ms) >= options.segment_roll_ms;
+    !empty && (full || old)
+}
