@@ -5,7 +5,7 @@ use std::{fs, io};
 use rustix::io::Errno;
 
 /// The oldest kernel that has every operation the broker submits, as (major, minor).
-const MIN_KERNEL: (u32, u32) = (5, 10);
+const MIN_KERNEL: (u32, u32) = (5, 15);
 
 /// Why io_uring cannot be used, with the remedy.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

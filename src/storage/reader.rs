@@ -131,6 +131,7 @@ impl<I: Io> Log<I> {
         &self,
         at: Offset,
     ) -> Result<Option<Rc<Run<<I as Disk>::Buffer>>>, ReadError> {
+        self.check_range(at)?;
         let plan = self.plan(at).await?;
         let key = (plan.segment, plan.position);
         let other = self.state.borrow().reading.loading.get(&key).cloned();
@@ -155,7 +156,6 @@ impl<I: Io> Log<I> {
     }
 
     async fn plan(&self, at: Offset) -> Result<Plan, ReadError> {
-        self.check_range(at)?;
         let segment = self.segment_holding(at)?;
         let stream = self.with_reading(|reading| {
             let streams = &mut reading.streams;
@@ -192,7 +192,8 @@ impl<I: Io> Log<I> {
         segment.map(|segment| segment.base).ok_or(ReadError::Closed)
     }
 
-    /// The run that holds `at`, read from disk, with its segment and its position there.
+    /// The run that holds `at`, read from disk, with its segment and its position there. A cut at the
+    /// log's start asks for the record below it, which no reader may see and which is still there.
     pub(super) async fn locate(&self, at: Offset) -> Result<Located<I>, ReadError> {
         let plan = self.plan(at).await?;
         let (run, position) = self.load_run(plan).await?;
