@@ -3,12 +3,14 @@
 use std::{
     future::Future,
     io,
+    pin::pin,
     rc::Rc,
-    sync::mpsc,
+    sync::{Arc, Mutex, PoisonError, mpsc},
     thread::{self, JoinHandle},
     time::Duration,
 };
 
+use futures_util::future::{Either, select};
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement, PoolPlacement};
 use rustix::{io::Errno, process::Resource};
 
@@ -18,6 +20,10 @@ use super::{GlommioIo, pulse, system_error};
 const RING_DEPTH: usize = 4096;
 /// How long a task may hold up the rings; also bounds how late a wake from another thread is seen.
 const PREEMPT_TIMER: Duration = Duration::from_millis(1);
+/// An executor that runs nothing for this long after it was made sleeps over its first task.
+const START_PATIENCE: Duration = Duration::from_millis(500);
+/// It takes a thread that loses its processor for a millisecond at one place, each time.
+const START_ATTEMPTS: usize = 10;
 /// Threads of each shard for calls that block.
 const BLOCKING_THREAD_COUNT: usize = 2;
 /// Registered memory of a shard at most.
@@ -87,8 +93,42 @@ where
     Fut: Future + 'static,
     Fut::Output: Send + 'static,
 {
+    let mut main = main;
+    for _ in 0..START_ATTEMPTS {
+        match try_spawn(index, cpu, options, main)? {
+            Attempt::Runs(thread) => return Ok(ShardThread { thread }),
+            Attempt::Sleeps(unused) => main = unused,
+        }
+    }
+    Err(io::Error::other(format!(
+        "shard {index} was not woken in {START_ATTEMPTS} attempts to start it"
+    )))
+}
+
+/// What became of a thread that should run a shard.
+enum Attempt<T, F> {
+    Runs(JoinHandle<Option<T>>),
+    /// glommio went to sleep over the first task (see `pulse`), when no timer was there yet to end
+    /// that. The thread is left behind; if it ever wakes it finds nothing to do, and ends.
+    Sleeps(F),
+}
+
+fn try_spawn<F, Fut>(
+    index: usize,
+    cpu: Option<usize>,
+    options: &ShardOptions,
+    main: F,
+) -> io::Result<Attempt<Fut::Output, F>>
+where
+    F: FnOnce(GlommioIo) -> Fut + Send + 'static,
+    Fut: Future + 'static,
+    Fut::Output: Send + 'static,
+{
     let options = options.clone();
-    let (started, outcome) = mpsc::sync_channel(1);
+    let (made, outcome) = mpsc::sync_channel(1);
+    let (running, runs) = mpsc::sync_channel(1);
+    let main = Arc::new(Mutex::new(Some(main)));
+    let to_run = Arc::clone(&main);
     let thread = thread::Builder::new()
         .name(format!("shard-{index}"))
         .spawn(move || {
@@ -96,20 +136,37 @@ where
                 Ok(executor) => executor,
                 Err(error) => {
                     // The caller waits for this, and does not join a thread that has nothing to give.
-                    let _ = started.send(Err(error));
+                    let _ = made.send(Err(error));
                     return None;
                 }
             };
-            let _ = started.send(Ok(()));
-            Some(executor.run(run_main(options.direct, main)))
+            let _ = made.send(Ok(()));
+            executor.run(async move {
+                let main = take(&to_run)?;
+                let _ = running.send(());
+                Some(run_main(options.direct, main).await)
+            })
         })?;
     match outcome.recv() {
-        Ok(Ok(())) => Ok(ShardThread { thread }),
-        Ok(Err(error)) => Err(error),
-        Err(_) => Err(io::Error::other(format!(
-            "shard {index} died while it started"
-        ))),
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return Err(error),
+        Err(_) => {
+            return Err(io::Error::other(format!(
+                "shard {index} died while it started"
+            )));
+        }
     }
+    if runs.recv_timeout(START_PATIENCE).is_err()
+        && let Some(unused) = take(&main)
+    {
+        return Ok(Attempt::Sleeps(unused));
+    }
+    Ok(Attempt::Runs(thread))
+}
+
+/// Whoever takes it runs it, or keeps it from being run.
+fn take<F>(main: &Mutex<Option<F>>) -> Option<F> {
+    main.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 /// The life of a shard: `main` in the foreground, then the end of what it left behind.
@@ -126,7 +183,13 @@ where
     let driver = async move { timers.timers.drive().await };
     let driver = glommio::spawn_local_into(driver, shard.foreground);
     let task = glommio::spawn_local_into(main(io), shard.foreground);
-    let result = task.expect("the queue was just made").await;
+    let task = task.expect("the queue was just made");
+    // The tasks above may be slept over before any of them has run. This timer is armed at once.
+    let first_beat = pin!(pulse::beat());
+    let result = match select(first_beat, task).await {
+        Either::Right((result, _)) => result,
+        Either::Left((never, _)) => match never {},
+    };
     shard.end().await;
     drop(driver);
     result

@@ -9,7 +9,7 @@
 //! So there is always a next event: timers, a few of them staggered, because the task that one of them
 //! wakes can be slept over as well. What is lost is at most one period, and rarely.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use glommio::{Task, TaskQueueHandle, spawn_local_into, timer::sleep};
 
@@ -17,6 +17,13 @@ use glommio::{Task, TaskQueueHandle, spawn_local_into, timer::sleep};
 const PERIOD: Duration = Duration::from_millis(10);
 /// Timers that are armed at any time.
 const TIMER_COUNT: u32 = 4;
+
+/// A beat that ends only when it is dropped.
+pub(super) async fn beat() -> Infallible {
+    loop {
+        sleep(PERIOD).await;
+    }
+}
 
 /// Starts the pulse of the executor that runs this; it ends when the tasks are dropped.
 #[must_use]
