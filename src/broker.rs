@@ -68,6 +68,8 @@ pub struct BrokerSettings {
     pub spin: Option<Duration>,
     /// Files that may be open at once, of all shards.
     pub open_files: usize,
+    /// Client connections that may be open at once, of all shards.
+    pub max_connections: u64,
 }
 
 /// Why a broker did not start.
@@ -111,6 +113,7 @@ impl Broker {
             data_dir: settings.data_dir.display().to_string(),
             direct_io: settings.direct_io,
             memory: settings.memory,
+            max_connections: settings.max_connections,
             counters: (0..shard_count)
                 .map(|_| Arc::new(ShardCounters::default()))
                 .collect(),

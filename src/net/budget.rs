@@ -42,6 +42,18 @@ impl Budget {
         self.used.get()
     }
 
+    /// All of it.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.total
+    }
+
+    /// Somebody waits for memory that others hold.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        !self.waiting.borrow().is_empty()
+    }
+
     /// Takes bytes at once, or not at all. More than the whole budget counts as the whole, so that
     /// anything within the protocol's limits can pass, alone.
     #[must_use]

@@ -9,13 +9,18 @@ pub const SMALL: usize = 16 << 10;
 /// The buffer of a connection that moves record batches: several of the default size.
 pub const MEDIUM: usize = 256 << 10;
 
-/// Buffers of each recycled size that are kept for the next connection.
+/// Buffers of each recycled size that are kept for the next connection ...
 const SPARE: usize = 64;
+/// ... and at most this part of the memory.
+const SPARE_PART: usize = 8;
+
+/// A frame larger than this part of the memory for large ones must show that it is coming.
+const CLAIM_PART: usize = 4;
 
 /// Where connections get their receive buffers.
 ///
-/// Large frames draw on a budget of their own: a few clients that announce large frames and send
-/// them slowly can hold up one another, and nobody else.
+/// Large frames draw on a budget of their own: clients that send large frames slowly can hold up one
+/// another for a while, and nobody else.
 #[derive(Debug)]
 pub struct Buffers {
     ordinary: Rc<Budget>,
@@ -31,6 +36,13 @@ pub struct ReceiveBuffer {
     pub bytes: Vec<u8>,
     home: Rc<Buffers>,
     _permit: Permit,
+}
+
+impl ReceiveBuffer {
+    /// Somebody waits for memory of this kind.
+    pub fn is_wanted(&self) -> bool {
+        self.home.budget(self.bytes.len()).is_wanted()
+    }
 }
 
 impl Buffers {
@@ -52,12 +64,7 @@ impl Buffers {
         } else {
             size.max(MEDIUM)
         };
-        let budget = if size > MEDIUM {
-            &self.large
-        } else {
-            &self.ordinary
-        };
-        let permit = budget.take(size).await;
+        let permit = self.budget(size).take(size).await;
         let spare = self.spare(size).and_then(|spare| spare.borrow_mut().pop());
         let bytes = spare.unwrap_or_else(|| vec![0; size]);
         ReceiveBuffer {
@@ -71,6 +78,27 @@ impl Buffers {
     #[must_use]
     pub fn used(&self) -> usize {
         self.ordinary.used() + self.large.used()
+    }
+
+    /// A buffer for a large frame of which nothing has been seen but the announcement: only if there
+    /// is plenty, and nobody waits.
+    pub fn claim(self: &Rc<Self>, size: usize) -> Option<ReceiveBuffer> {
+        if size > self.large.total() / CLAIM_PART {
+            return None;
+        }
+        Some(ReceiveBuffer {
+            _permit: self.large.try_take(size)?,
+            bytes: vec![0; size],
+            home: Rc::clone(self),
+        })
+    }
+
+    fn budget(&self, size: usize) -> &Rc<Budget> {
+        if size > MEDIUM {
+            &self.large
+        } else {
+            &self.ordinary
+        }
     }
 
     fn spare(&self, size: usize) -> Option<&RefCell<Vec<Vec<u8>>>> {
@@ -87,7 +115,8 @@ impl Drop for ReceiveBuffer {
         let bytes = std::mem::take(&mut self.bytes);
         if let Some(spare) = self.home.spare(bytes.len()) {
             let mut spare = spare.borrow_mut();
-            if spare.len() < SPARE {
+            let room = self.home.ordinary.total() / SPARE_PART / bytes.len();
+            if spare.len() < SPARE.min(room) {
                 spare.push(bytes);
             }
         }

@@ -18,8 +18,8 @@ use millstream_protocol::{
 use crate::{
     io::{Io, Net, Signal, Stream},
     net::{
-        Buffers, Permit,
-        outbox::{Outbox, Reply},
+        Budget, Buffers,
+        outbox::{Charge, Outbox, Reply},
         receive::{Frame, ReceiveError, Receiver},
     },
     session::{Action, Request, Session, Ticket},
@@ -70,6 +70,9 @@ pub trait Service<I: Io>: 'static {
     /// Receive buffers.
     fn buffers(&self) -> &Rc<Buffers>;
 
+    /// Memory for the record batches of replies.
+    fn replies(&self) -> &Rc<Budget>;
+
     /// Counts bytes sent.
     fn sent_bytes(&self) -> Rc<Cell<u64>>;
 
@@ -78,6 +81,9 @@ pub trait Service<I: Io>: 'static {
 
     /// Notes why a connection ended.
     fn closed(&self, peer: Option<SocketAddr>, reason: &ReceiveError);
+
+    /// Whether there is room for one more connection; a refusal is noted.
+    fn may_accept(&self, peer: SocketAddr) -> bool;
 
     /// Notes that a connection could not be accepted.
     fn accept_failed(&self, error: &std::io::Error);
@@ -92,10 +98,22 @@ pub trait Service<I: Io>: 'static {
     fn is_stopping(&self) -> bool;
 }
 
+/// The part of a shard's memory for replies that one connection may hold: one that does not read
+/// what it asked for can't keep everyone else from being answered.
+const CONNECTION_SHARE: usize = 4;
+
 struct Connection<I: Io> {
     session: RefCell<Session<Reply<I::Buffer>>>,
     outbox: Rc<Outbox<I>>,
     answered: Signal,
+    /// Bytes of request bodies that are owed an answer.
+    asking: Cell<usize>,
+    /// The shard's memory for replies, and what this connection may take of it.
+    replies: Rc<Budget>,
+    own_replies: Rc<Budget>,
+    /// The client asks for nothing more; raised then.
+    ended: Cell<bool>,
+    end: Signal,
 }
 
 /// Where the answer to one request goes. Dropped without an answer, it answers `Internal`, so that
@@ -103,12 +121,14 @@ struct Connection<I: Io> {
 pub struct ReplyTo<I: Io> {
     connection: Rc<Connection<I>>,
     ticket: Option<Ticket>,
+    /// Bytes of the request's body.
+    asking: usize,
 }
 
 impl<I: Io> ReplyTo<I> {
     /// Sends the answer.
     pub fn send<M: Wire>(self, message: &M) {
-        self.send_with(message, Vec::new(), None);
+        self.send_with(message, Vec::new(), Charge::new());
     }
 
     /// Sends the answer with record batches behind it.
@@ -116,7 +136,7 @@ impl<I: Io> ReplyTo<I> {
         mut self,
         message: &M,
         pieces: Vec<Slice<I::Buffer>>,
-        charge: Option<Permit>,
+        charge: Charge,
     ) {
         if let Some(ticket) = self.ticket.take() {
             let records = pieces.iter().map(Slice::size).sum();
@@ -139,18 +159,49 @@ impl<I: Io> ReplyTo<I> {
         }
     }
 
-    /// Whether the connection can carry no answer any more.
+    /// Answers a handshake. An error in it ends the session.
+    fn welcome(self, answer: &HandshakeResponse) {
+        if answer.error != ErrorCode::None {
+            self.connection.session.borrow_mut().close();
+        }
+        self.send(answer);
+    }
+
+    /// The most bytes of record batches that one answer may carry here.
+    pub fn most_records(&self) -> usize {
+        self.connection.own_replies.total() / 2
+    }
+
+    /// Takes memory for so many bytes of record batches, when there is some.
+    pub async fn reserve(&self, bytes: usize) -> Charge {
+        let own = self.connection.own_replies.take(bytes).await;
+        let shared = self.connection.replies.take(bytes).await;
+        vec![own, shared]
+    }
+
+    /// Whether nobody waits for more: the client asks for nothing any more, or can't be answered.
     pub fn is_gone(&self) -> bool {
-        self.connection.outbox.is_broken()
+        self.connection.ended.get() || self.connection.outbox.is_broken()
+    }
+
+    /// Waits for [`ReplyTo::is_gone`].
+    pub async fn gone(&self) {
+        let connection = &self.connection;
+        let end = pin!(connection.end.wait_until(|| connection.ended.get()));
+        let broken = pin!(connection.outbox.broken());
+        select(end, broken).await;
     }
 }
 
 impl<I: Io> Drop for ReplyTo<I> {
     fn drop(&mut self) {
+        let asking = &self.connection.asking;
+        asking.set(asking.get() - self.asking);
         if let Some(ticket) = self.ticket.take() {
             let message = "the broker dropped this request".to_owned();
             self.connection.refuse(ticket, ErrorCode::Internal, message);
         }
+        self.connection.answered.raise();
     }
 }
 
@@ -179,7 +230,7 @@ impl<I: Io> Connection<I> {
             Reply {
                 head,
                 pieces: Vec::new(),
-                _charge: None,
+                _charge: Charge::new(),
             },
         );
     }
@@ -259,6 +310,10 @@ async fn finish<I: Io, S: Service<I>>(io: I, service: Rc<S>, mut reader: Reader<
     }
 }
 
+/// Bytes of unanswered request bodies of one connection beyond which no more is read: answers are a
+/// few times as large as what asks for them.
+const ASKING_LIMIT: usize = 1 << 20;
+
 struct Reader<I: Io, S: Service<I>> {
     service: Rc<S>,
     connection: Rc<Connection<I>>,
@@ -282,13 +337,25 @@ impl<I: Io, S: Service<I>> Reader<I, S> {
         let peer = stream.peer_address().ok();
         let stream = Rc::new(stream);
         let session = RefCell::new(Session::new(io.now()));
-        let outbox = Outbox::new(io.clone(), Rc::clone(&stream), service.sent_bytes());
+        let replies = Rc::clone(service.replies());
+        let own_replies = Budget::new(replies.total() / CONNECTION_SHARE);
+        let outbox = Outbox::new(
+            io.clone(),
+            Rc::clone(&stream),
+            Rc::clone(&replies),
+            service.sent_bytes(),
+        );
         let buffers = Rc::clone(service.buffers());
         let receiver = Receiver::new(io, Rc::clone(&stream), buffers);
         let connection = Rc::new(Connection {
             session,
             outbox,
             answered: Signal::default(),
+            asking: Cell::new(0),
+            replies,
+            own_replies,
+            ended: Cell::new(false),
+            end: Signal::default(),
         });
         Self {
             service,
@@ -313,8 +380,9 @@ impl<I: Io, S: Service<I>> Reader<I, S> {
         ReplyTo {
             connection: Rc::clone(&self.connection),
             ticket: Some(ticket),
+            asking: 0,
         }
-        .send(&answer);
+        .welcome(&answer);
     }
 
     /// Runs to the connection's end, or until it belongs to another shard.
@@ -327,6 +395,8 @@ impl<I: Io, S: Service<I>> Reader<I, S> {
                     correlation_id,
                     request,
                 }) => {
+                    // What was answered before the handshake goes first.
+                    self.connection.outbox.settled().await;
                     let adopted = self.detach(correlation_id, *request)?;
                     return Some((shard, adopted));
                 }
@@ -337,22 +407,31 @@ impl<I: Io, S: Service<I>> Reader<I, S> {
             }
         }
         // What is owed is still answered: the client may have closed only its sending side.
+        // Who waits for more records gets what there is.
         let connection = &self.connection;
         connection.session.borrow_mut().close();
+        connection.ended.set(true);
+        connection.end.raise();
         let settled =
             || connection.session.borrow().in_flight() == 0 || connection.outbox.is_broken();
-        connection.answered.wait_until(settled).await;
+        let answered = pin!(connection.answered.wait_until(settled));
+        let broken = pin!(connection.outbox.broken());
+        select(answered, broken).await;
         connection.outbox.close_when_sent();
         None
     }
 
     async fn step(&mut self) -> Result<Next, ReceiveError> {
         let connection = &self.connection;
+        connection.outbox.room().await;
         let may_go_on = || {
             let session = connection.session.borrow();
-            session.may_read() || session.is_closing() || connection.outbox.is_broken()
+            let may_ask = session.may_read() && connection.asking.get() <= ASKING_LIMIT;
+            may_ask || session.is_closing() || connection.outbox.is_broken()
         };
-        connection.answered.wait_until(may_go_on).await;
+        let answered = pin!(connection.answered.wait_until(may_go_on));
+        let broken = pin!(connection.outbox.broken());
+        select(answered, broken).await;
         self.service.room().await;
         let (max_frame_size, deadline) = {
             let session = connection.session.borrow();
@@ -406,9 +485,14 @@ fn take_frame<I: Io, S: Service<I>>(
         .session
         .borrow_mut()
         .frame(&frame.header, frame.body);
-    let reply_to = |ticket| ReplyTo {
-        connection: Rc::clone(connection),
-        ticket: Some(ticket),
+    let asking = frame.body.len();
+    let reply_to = |ticket| {
+        connection.asking.set(connection.asking.get() + asking);
+        ReplyTo {
+            connection: Rc::clone(connection),
+            ticket: Some(ticket),
+            asking,
+        }
     };
     match action {
         Action::Serve { ticket, request } => {
@@ -423,7 +507,7 @@ fn take_frame<I: Io, S: Service<I>>(
             connection.refuse(ticket, error, message);
         }
         Action::Welcome { ticket, request } => match service.welcome(&request) {
-            Welcome::Stay(answer) => reply_to(ticket).send(&answer),
+            Welcome::Stay(answer) => reply_to(ticket).welcome(&answer),
             Welcome::Move(shard) => {
                 return Next::Move {
                     shard,

@@ -19,6 +19,7 @@ pub async fn accept_loop<I: Io, S: Service<I>>(
     loop {
         match listener.accept().await {
             Ok((stream, _peer)) if service.is_stopping() => drop(stream),
+            Ok((stream, peer)) if !service.may_accept(peer) => drop(stream),
             Ok((stream, _peer)) => {
                 io.spawn(
                     TaskClass::Foreground,

@@ -11,4 +11,5 @@ pub use budget::{Budget, Permit};
 pub use buffers::Buffers;
 pub use connection::{Adopted, ReplyTo, Service, Welcome, serve, serve_adopted};
 pub use listener::accept_loop;
+pub use outbox::Charge;
 pub use receive::ReceiveError;

@@ -16,16 +16,41 @@ use std::{
 use futures_util::future::{Either, select};
 
 use crate::{
-    io::{Buffer, Io, Stream, TaskClass},
-    net::Permit,
+    io::{Buffer, Io, Monotonic, Signal, Stream, TaskClass},
+    net::{Budget, Permit},
     storage::Slice,
 };
 
 /// Slices handed to one system call.
 const MAX_SLICES: usize = 64;
 
-/// A client that takes nothing for this long while something waits is gone.
-const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+/// Unsent bytes of one connection beyond which it may ask for nothing more: a client that asks and
+/// does not read would fill the memory otherwise.
+const UNSENT_LIMIT: usize = 1 << 20;
+
+/// How a client must take what waits for it.
+#[derive(Clone, Copy)]
+struct Pace {
+    /// Looked at this often ...
+    window: Duration,
+    /// ... and then so much must have gone, or everything that waited.
+    bytes_per_second: usize,
+}
+
+/// A client that takes less than this is as good as gone.
+const SLOWEST: Pace = Pace {
+    window: Duration::from_secs(60),
+    bytes_per_second: 16 << 10,
+};
+
+/// While others wait for the memory that replies hold, slow readers make room.
+const SLOWEST_WHEN_WANTED: Pace = Pace {
+    window: Duration::from_secs(1),
+    bytes_per_second: 1 << 20,
+};
+
+/// Between two looks at a client's pace.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// One reply: header and body, then pieces of record batches.
 #[derive(Debug)]
@@ -35,8 +60,11 @@ pub struct Reply<B> {
     /// The records section.
     pub pieces: Vec<Slice<B>>,
     /// The memory it is charged to, given back when it is sent.
-    pub _charge: Option<Permit>,
+    pub _charge: Charge,
 }
+
+/// What a reply holds of its connection's budget and of its shard's.
+pub type Charge = Vec<Permit>;
 
 impl<B: Buffer> Reply<B> {
     fn part(&self, index: usize) -> Option<&[u8]> {
@@ -44,6 +72,10 @@ impl<B: Buffer> Reply<B> {
             0 => Some(&self.head),
             _ => self.pieces.get(index - 1).map(Slice::bytes),
         }
+    }
+
+    fn size(&self) -> usize {
+        self.head.len() + self.pieces.iter().map(Slice::size).sum::<usize>()
     }
 }
 
@@ -55,15 +87,28 @@ pub struct Outbox<I: Io> {
     writing: Cell<bool>,
     closing: Cell<bool>,
     broken: Cell<bool>,
+    unsent: Cell<usize>,
+    /// Raised when something has been sent, and when nothing can be any more.
+    moved: Signal,
+    memory: Rc<Budget>,
     sent_bytes: Rc<Cell<u64>>,
 }
 
 impl<I: Io> Outbox<I> {
-    /// The sending side of `stream`; bytes sent are added to `sent_bytes`.
-    pub fn new(io: I, stream: Rc<I::Stream>, sent_bytes: Rc<Cell<u64>>) -> Rc<Self> {
+    /// The sending side of `stream`. Record batches in replies are charged to `memory`; bytes sent
+    /// are added to `sent_bytes`.
+    pub fn new(
+        io: I,
+        stream: Rc<I::Stream>,
+        memory: Rc<Budget>,
+        sent_bytes: Rc<Cell<u64>>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             io,
             stream,
+            unsent: Cell::new(0),
+            moved: Signal::default(),
+            memory,
             queue: RefCell::default(),
             writing: Cell::new(false),
             closing: Cell::new(false),
@@ -77,6 +122,7 @@ impl<I: Io> Outbox<I> {
         if self.broken.get() {
             return;
         }
+        self.unsent.set(self.unsent.get() + reply.size());
         self.queue.borrow_mut().push_back(reply);
         if !self.writing.replace(true) {
             let outbox = Rc::clone(self);
@@ -98,30 +144,53 @@ impl<I: Io> Outbox<I> {
         self.broken.get()
     }
 
+    /// Waits until the client has taken enough of what it asked for to ask for more.
+    pub async fn room(&self) {
+        let has_room = || self.unsent.get() < UNSENT_LIMIT || self.broken.get();
+        self.moved.wait_until(has_room).await;
+    }
+
+    /// Waits until nothing is being sent.
+    pub async fn settled(&self) {
+        self.moved.wait_until(|| !self.writing.get()).await;
+    }
+
+    /// Waits until nothing can be sent any more.
+    pub async fn broken(&self) {
+        self.moved.wait_until(|| self.broken.get()).await;
+    }
+
     async fn drain(self: Rc<Self>) {
         if self.send_all().await.is_err() {
             self.broken.set(true);
-            self.queue.borrow_mut().clear();
+            self.unsent.set(0);
+            let unsent = self.queue.take();
+            drop(unsent);
             self.stream.shutdown();
         }
         self.writing.set(false);
         if self.closing.get() {
             self.stream.shutdown();
         }
+        self.moved.raise();
     }
 
     async fn send_all(&self) -> io::Result<()> {
-        // The reply being sent and how much of it has gone; those behind it stay in the queue.
+        // The replies being sent and how much of the first has gone.
         let mut sending: VecDeque<Reply<I::Buffer>> = VecDeque::new();
         let mut position = Position::default();
+        let mut pace = Measured::from(self.io.now(), self.unsent.get());
         loop {
             sending.append(&mut self.queue.borrow_mut());
             if sending.is_empty() {
                 return Ok(());
             }
-            let sent = self.send_some(&sending, position).await?;
+            let sent = self.send_some(&sending, position, &mut pace).await?;
+            pace.sent += sent;
             self.sent_bytes.set(self.sent_bytes.get() + sent as u64);
+            self.unsent.set(self.unsent.get().saturating_sub(sent));
             position.advance(&mut sending, sent);
+            self.moved.raise();
         }
     }
 
@@ -129,15 +198,58 @@ impl<I: Io> Outbox<I> {
         &self,
         replies: &VecDeque<Reply<I::Buffer>>,
         position: Position,
+        pace: &mut Measured,
     ) -> io::Result<usize> {
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
         let count = position.fill(replies, &mut slices);
-        let send = pin!(self.stream.send(&slices[..count]));
-        let timeout = pin!(self.io.sleep(SEND_TIMEOUT));
-        match select(send, timeout).await {
-            Either::Left((sent, _)) => sent,
-            Either::Right(((), _)) => Err(io::ErrorKind::TimedOut.into()),
+        loop {
+            let send = pin!(self.stream.send(&slices[..count]));
+            let look = pin!(self.io.sleep(LOOK));
+            if let Either::Left((sent, _)) = select(send, look).await {
+                pace.look(self.io.now(), self.unsent.get(), SLOWEST)?;
+                return sent;
+            }
+            // Only one who is being waited for in vain is judged by the stricter pace.
+            let slowest = if self.memory.is_wanted() && self.unsent.get() >= UNSENT_LIMIT / 4 {
+                SLOWEST_WHEN_WANTED
+            } else {
+                SLOWEST
+            };
+            pace.look(self.io.now(), self.unsent.get(), slowest)?;
         }
+    }
+}
+
+/// How a client has taken its replies since some time.
+struct Measured {
+    since: Monotonic,
+    /// Bytes that waited then.
+    waited: usize,
+    sent: usize,
+}
+
+impl Measured {
+    fn from(since: Monotonic, waited: usize) -> Self {
+        Self {
+            since,
+            waited,
+            sent: 0,
+        }
+    }
+
+    /// Judges, when a window has passed, and begins another.
+    fn look(&mut self, now: Monotonic, waiting: usize, slowest: Pace) -> io::Result<()> {
+        let passed = now.since(self.since);
+        if passed < slowest.window {
+            return Ok(());
+        }
+        let seconds = usize::try_from(passed.as_secs()).unwrap_or(usize::MAX);
+        let least = seconds.saturating_mul(slowest.bytes_per_second);
+        if self.sent < least.min(self.waited) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        *self = Self::from(now, waiting);
+        Ok(())
     }
 }
 

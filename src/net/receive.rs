@@ -14,10 +14,28 @@ use crate::{
     net::buffers::{Buffers, MEDIUM, ReceiveBuffer, SMALL},
 };
 
-/// A frame that has begun must be whole after this long ...
-const FRAME_TIMEOUT: Duration = Duration::from_secs(10);
-/// ... plus one second for each so many bytes.
-const SLOWEST_BYTES_PER_SECOND: u64 = 256 << 10;
+/// How a frame must come once it has begun.
+struct Pace {
+    /// Not looked at before this ...
+    grace: Duration,
+    /// ... and then so much must have come for each second beyond.
+    bytes_per_second: u64,
+}
+
+/// A frame that comes more slowly is cut off.
+const SLOWEST: Pace = Pace {
+    grace: Duration::from_secs(10),
+    bytes_per_second: 256 << 10,
+};
+
+/// The same while others wait for the memory that it holds.
+const SLOWEST_WHEN_WANTED: Pace = Pace {
+    grace: Duration::from_secs(1),
+    bytes_per_second: 4 << 20,
+};
+
+/// Between two looks whether somebody waits for the memory.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Why a connection ends.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +55,9 @@ pub enum ReceiveError {
     /// A frame took too long.
     #[error("a frame of {0} bytes came too slowly")]
     TooSlow(usize),
+    /// Others need the memory that a large frame holds while it waits for more.
+    #[error("no memory for a frame of {0} bytes")]
+    NoMemory(usize),
     /// The deadline of the session passed.
     #[error("no handshake in time")]
     Deadline,
@@ -87,7 +108,7 @@ impl<I: Io> Receiver<I> {
     /// Puts bytes in front that another shard has received already.
     pub async fn prepend(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {
-            self.make_room(bytes.len()).await;
+            self.replace_by(bytes.len()).await;
             if let Some(buffer) = &mut self.buffer {
                 buffer.bytes[..bytes.len()].copy_from_slice(bytes);
                 self.end = bytes.len();
@@ -115,17 +136,19 @@ impl<I: Io> Receiver<I> {
         if self.start == self.end {
             self.wait_for_first_byte(deadline).await?;
         }
-        let slowest = self.io.now() + FRAME_TIMEOUT;
+        let mut patience = Patience {
+            begun: self.io.now(),
+            deadline,
+        };
         let mut header = self.peek_header(max_frame_size)?;
         while header.is_none() {
-            self.fill(FRAME_HEADER_SIZE, slowest).await?;
+            self.fill(FRAME_HEADER_SIZE, &mut patience).await?;
             header = self.peek_header(max_frame_size)?;
         }
         let header = header.unwrap_or_default();
         let size = FRAME_HEADER_SIZE + header.rest_size();
-        let slowest = slowest + Duration::from_secs(size as u64 / SLOWEST_BYTES_PER_SECOND);
         while self.end - self.start < size {
-            self.fill(size, slowest).await?;
+            self.fill(size, &mut patience).await?;
         }
         let at = self.start;
         self.start += size;
@@ -174,7 +197,7 @@ impl<I: Io> Receiver<I> {
                 }
             }
         }
-        self.make_room(SMALL).await;
+        self.replace_by(SMALL).await;
         let received = self.receive_into_buffer().await?;
         if received == 0 {
             Err(ReceiveError::Closed)
@@ -200,15 +223,26 @@ impl<I: Io> Receiver<I> {
     }
 
     /// Receives something, with room for a frame of `size` bytes.
-    async fn fill(&mut self, size: usize, slowest: Monotonic) -> Result<(), ReceiveError> {
-        self.make_room(size).await;
+    async fn fill(&mut self, size: usize, patience: &mut Patience) -> Result<(), ReceiveError> {
+        let asked = self.io.now();
+        self.make_room(size).await?;
+        // The wait for memory is ours, not the client's.
+        patience.begun = patience.begun + self.io.now().since(asked);
         let io = self.io.clone();
-        let receive = pin!(self.receive_into_buffer());
-        let timeout = pin!(io.sleep_until(slowest));
-        match select(receive, timeout).await {
-            Either::Left((Ok(0), _)) => Err(ReceiveError::CutShort),
-            Either::Left((received, _)) => Ok(received.map(|_| ())?),
-            Either::Right(((), _)) => Err(ReceiveError::TooSlow(size)),
+        loop {
+            {
+                let receive = pin!(self.receive_into_buffer());
+                let look = pin!(io.sleep(LOOK));
+                match select(receive, look).await {
+                    Either::Left((Ok(0), _)) => return Err(ReceiveError::CutShort),
+                    Either::Left((received, _)) => return Ok(received.map(|_| ())?),
+                    Either::Right(((), _)) => {}
+                }
+            }
+            let wanted = self.buffer.as_ref().is_some_and(ReceiveBuffer::is_wanted);
+            if patience.is_over(io.now(), self.end - self.start, wanted) {
+                return Err(ReceiveError::TooSlow(size));
+            }
         }
     }
 
@@ -221,10 +255,14 @@ impl<I: Io> Receiver<I> {
         Ok(received)
     }
 
-    /// Makes the buffer hold a frame of `size` bytes from `start`, moving what is there to the front.
-    async fn make_room(&mut self, size: usize) {
+    /// Makes the buffer hold a frame of `size` bytes from `start`, or as much of it as it is given
+    /// now, moving what is there to the front.
+    async fn make_room(&mut self, size: usize) -> Result<(), ReceiveError> {
         let capacity = self.buffer.as_ref().map_or(0, |buffer| buffer.bytes.len());
         let have = self.end - self.start;
+        if size > MEDIUM && capacity < size {
+            return self.make_large_room(size, capacity).await;
+        }
         // A full small buffer says that more is coming; a large one is not kept for small frames.
         let grow = capacity < size || (capacity == SMALL && self.end == SMALL);
         let shrink = capacity > MEDIUM && size <= MEDIUM && have <= MEDIUM;
@@ -234,18 +272,86 @@ impl<I: Io> Receiver<I> {
             } else {
                 size.max(MEDIUM)
             };
-            // Given back before more is taken: a connection never waits for its own memory.
-            let kept = self.leftover().to_vec();
-            self.buffer = None;
-            let mut buffer = self.buffers.take(wanted.max(have)).await;
-            buffer.bytes[..have].copy_from_slice(&kept);
-            self.buffer = Some(buffer);
-            (self.start, self.end) = (0, have);
-        } else if (capacity - self.start < size || self.end == capacity)
-            && let Some(buffer) = &mut self.buffer
-        {
-            buffer.bytes.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, have);
+            self.replace_by(wanted.max(have)).await;
+        } else if capacity - self.start < size || self.end == capacity {
+            self.move_to_front();
         }
+        Ok(())
+    }
+
+    /// A large frame gets its memory when a medium buffer is full of it, not when it is announced.
+    async fn make_large_room(&mut self, size: usize, capacity: usize) -> Result<(), ReceiveError> {
+        if let Some(buffer) = self.buffers.claim(size) {
+            self.move_into(buffer);
+            return Ok(());
+        }
+        if capacity < MEDIUM {
+            self.replace_by(MEDIUM).await;
+        } else {
+            self.move_to_front();
+        }
+        if self.end < capacity.max(MEDIUM) {
+            return Ok(());
+        }
+        let begun = self.io.now();
+        let buffers = Rc::clone(&self.buffers);
+        let mut taking = pin!(buffers.take(size));
+        let buffer = loop {
+            let look = pin!(self.io.sleep(LOOK));
+            if let Either::Left((buffer, _)) = select(taking.as_mut(), look).await {
+                break buffer;
+            }
+            // What it holds while it waits must not keep ordinary frames waiting.
+            let wanted = self.buffer.as_ref().is_some_and(ReceiveBuffer::is_wanted);
+            if wanted && self.io.now() >= begun + SLOWEST_WHEN_WANTED.grace {
+                return Err(ReceiveError::NoMemory(size));
+            }
+        };
+        self.move_into(buffer);
+        Ok(())
+    }
+
+    /// Another buffer, with what is in this one. This one is given back before more is taken: a
+    /// connection never waits for its own memory.
+    async fn replace_by(&mut self, size: usize) {
+        let kept = self.leftover().to_vec();
+        self.buffer = None;
+        let mut buffer = self.buffers.take(size).await;
+        buffer.bytes[..kept.len()].copy_from_slice(&kept);
+        self.buffer = Some(buffer);
+        (self.start, self.end) = (0, kept.len());
+    }
+
+    fn move_into(&mut self, mut buffer: ReceiveBuffer) {
+        let kept = self.leftover();
+        let size = kept.len();
+        buffer.bytes[..size].copy_from_slice(kept);
+        self.buffer = Some(buffer);
+        (self.start, self.end) = (0, size);
+    }
+
+    fn move_to_front(&mut self) {
+        if let Some(buffer) = &mut self.buffer {
+            buffer.bytes.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+    }
+}
+
+/// How long a frame may take.
+struct Patience {
+    begun: Monotonic,
+    deadline: Option<Monotonic>,
+}
+
+impl Patience {
+    /// Whether a frame of which so much `has_come` has had its time.
+    fn is_over(&self, now: Monotonic, has_come: usize, wanted: bool) -> bool {
+        let pace = if wanted { SLOWEST_WHEN_WANTED } else { SLOWEST };
+        let judged = now.since(self.begun).saturating_sub(pace.grace).as_millis();
+        let least = judged * u128::from(pace.bytes_per_second) / 1000;
+        let too_slow = judged > 0 && has_come as u128 <= least;
+        let late = self.deadline.is_some_and(|deadline| now >= deadline);
+        too_slow || late
     }
 }

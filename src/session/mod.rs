@@ -226,9 +226,9 @@ impl<R> Session<R> {
             return self.refuse(ticket, ErrorCode::InvalidRequest, message, true);
         }
         if !request.auth_mechanism.is_empty() {
+            let shown: String = request.auth_mechanism.chars().take(40).collect();
             let message = format!(
-                "authentication mechanism {:?} is not known; this listener asks for none",
-                request.auth_mechanism
+                "authentication mechanism {shown:?} is not known; this listener asks for none"
             );
             return self.refuse(ticket, ErrorCode::NotAuthorized, message, true);
         }

@@ -10,7 +10,7 @@ use millstream_protocol::{
 
 use crate::{
     io::{Buffer as _, Io, Monotonic, Signal, align_up},
-    net::ReplyTo,
+    net::{Charge, ReplyTo},
     partition::FetchVerdict,
     shard::{
         Shard,
@@ -40,6 +40,7 @@ impl<I: Io> Shard<I> {
         let wait = Duration::from_millis(request.max_wait_ms.min(limits::MAX_FETCH_WAIT_MS).into());
         let deadline = self.io().now() + wait;
         let max_bytes = request.max_bytes.min(limits::MAX_FETCH_SIZE) as usize;
+        let max_bytes = max_bytes.min(reply_to.most_records());
         let enough = (request.min_bytes as usize).min(max_bytes);
         loop {
             // Watching begins before reading, so nothing that comes in between is missed.
@@ -49,9 +50,9 @@ impl<I: Io> Shard<I> {
             // Memory is taken only when there may be something to fill it with.
             let ready = self.may_have_something(&request.partitions);
             let charge = if ready {
-                Some(self.reply_budget().take(max_bytes).await)
+                reply_to.reserve(max_bytes).await
             } else {
-                None
+                Charge::new()
             };
             let round = self.fetch_round(&request.partitions, max_bytes).await;
             let late = self.io().now() >= deadline || self.is_stopping_now();
@@ -59,8 +60,9 @@ impl<I: Io> Shard<I> {
                 return send(round, charge, reply_to);
             }
             drop((charge, round));
-            self.wait_for_more(&request.partitions, &moved, ticket, deadline)
-                .await;
+            let more = pin!(self.wait_for_more(&request.partitions, &moved, ticket, deadline));
+            let gone = pin!(reply_to.gone());
+            select(more, gone).await;
         }
     }
 
@@ -302,11 +304,10 @@ const MIN_READ: usize = 4096;
 /// Wait before asking an overloaded shard again.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-fn send<I: Io>(round: Round<I>, charge: Option<crate::net::Permit>, reply_to: ReplyTo<I>) {
-    let charge = charge.map(|mut permit| {
+fn send<I: Io>(round: Round<I>, mut charge: Charge, reply_to: ReplyTo<I>) {
+    for permit in &mut charge {
         permit.shrink(round.bytes);
-        permit
-    });
+    }
     let mut partitions = Vec::with_capacity(round.parts.len());
     let mut pieces = Vec::new();
     for (result, slices) in round.parts {

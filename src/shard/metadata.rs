@@ -1,6 +1,6 @@
 //! Metadata and its changes: read from this shard's image, changed by the control plane.
 
-use std::rc::Rc;
+use std::{collections::BTreeSet, rc::Rc};
 
 use futures_channel::oneshot;
 use millstream_protocol::{
@@ -25,6 +25,12 @@ impl<I: Io> Shard<I> {
     /// Serves a Metadata of a client.
     pub(super) fn metadata(self: &Rc<Self>, request: &MetadataRequest, reply_to: ReplyTo<I>) {
         self.take_newer_image();
+        let names = request.topics.iter().flatten();
+        if !all_different(names) {
+            // Each repeat would be answered in full: a small request could ask for gigabytes.
+            let message = "a topic is named more than once";
+            return reply_to.refuse(ErrorCode::InvalidRequest, message);
+        }
         let image = self.image.borrow();
         let topics = match &request.topics {
             Some(names) => names
@@ -256,4 +262,9 @@ fn unknown_topic(name: &str) -> TopicInfo {
         id: TopicId::default(),
         ..TopicInfo::default()
     }
+}
+
+fn all_different<'a>(names: impl Iterator<Item = &'a String>) -> bool {
+    let mut seen = BTreeSet::new();
+    names.into_iter().all(|name| seen.insert(name))
 }

@@ -82,6 +82,8 @@ pub struct BrokerFacts {
     pub direct_io: bool,
     /// Memory budget of all shards, in bytes.
     pub memory: u64,
+    /// Client connections that may be open at once: descriptors must be left for the logs.
+    pub max_connections: u64,
     /// Counters of every shard.
     pub counters: Vec<Arc<ShardCounters>>,
 }
@@ -243,10 +245,6 @@ impl<I: Io> Shard<I> {
 
     fn owns(&self, partition: TopicPartition) -> bool {
         self.owner(partition) == self.config.id
-    }
-
-    fn reply_budget(&self) -> &Rc<Budget> {
-        &self.reply_budget
     }
 
     fn is_stopping_now(&self) -> bool {
@@ -421,6 +419,10 @@ impl<I: Io> Service<I> for Shard<I> {
         &self.buffers
     }
 
+    fn replies(&self) -> &Rc<Budget> {
+        &self.reply_budget
+    }
+
     fn sent_bytes(&self) -> Rc<Cell<u64>> {
         Rc::clone(&self.sent_bytes)
     }
@@ -438,6 +440,17 @@ impl<I: Io> Service<I> for Shard<I> {
             }
             _ => tracing::warn!(%peer, %reason, "connection closed"),
         }
+    }
+
+    fn may_accept(&self, peer: SocketAddr) -> bool {
+        let facts = &self.config.broker;
+        let open: u64 = facts.counters.iter().map(|c| c.connections.value()).sum();
+        let may = open < facts.max_connections;
+        if !may {
+            let limit = facts.max_connections;
+            tracing::warn!(%peer, limit, "connection refused: raise the limit on open files to allow more");
+        }
+        may
     }
 
     fn accept_failed(&self, error: &io::Error) {

@@ -191,6 +191,9 @@ impl<I: Io> PartitionShell<I> {
         for batch in Batches::produced(records, self.max_batch_size.get()) {
             batches.push(batch?.0);
         }
+        if batches.is_empty() {
+            return Err(BatchError::Empty);
+        }
         if self.timestamp_type.get() == TimestampType::LogAppendTime {
             let mut rest = &mut *records;
             for header in &mut batches {
@@ -300,13 +303,14 @@ impl<I: Io> PartitionShell<I> {
     /// Raises `waiter` once when the high watermark moves.
     pub fn watch(&self, waiter: &Rc<Signal>) {
         let mut waiting = self.waiting.borrow_mut();
-        waiting.retain(|other| other.strong_count() > 0);
-        if !waiting
-            .iter()
-            .any(|other| std::ptr::eq(other.as_ptr(), Rc::as_ptr(waiter)))
-        {
-            waiting.push(Rc::downgrade(waiter));
+        // Swept when it would grow: with thousands of fetches waiting, a look at all of them for
+        // each new one would take the shard's whole time.
+        if waiting.len() == waiting.capacity() {
+            waiting.retain(|other| other.strong_count() > 0);
+            let room = waiting.len().max(8);
+            waiting.reserve(room);
         }
+        waiting.push(Rc::downgrade(waiter));
     }
 
     fn checkpoint_soon(self: &Rc<Self>) {

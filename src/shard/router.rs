@@ -3,10 +3,10 @@
 //! In the steady state nothing passes here: clients connect to the shard that owns their
 //! partitions. What does is copied, answered correctly, and counted.
 
-use std::{collections::BTreeMap, net::SocketAddr, rc::Rc, sync::mpsc};
+use std::{collections::BTreeMap, net::SocketAddr, pin::pin, rc::Rc, sync::mpsc};
 
 use futures_channel::oneshot;
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, future::select};
 use millstream_protocol::{
     ErrorCode, ShardId, TopicPartition,
     messages::{
@@ -175,7 +175,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// Does what another shard asked for.
-    pub(super) fn do_op(self: &Rc<Self>, op: Op, reply: oneshot::Sender<OpReply>) {
+    pub(super) fn do_op(self: &Rc<Self>, op: Op, mut reply: oneshot::Sender<OpReply>) {
         if let Op::Produce {
             partitions,
             mut records,
@@ -195,7 +195,9 @@ impl<I: Io> Shard<I> {
                     OpReply::Fetch(shard.fetch_copies(&partitions, max_bytes).await)
                 }
                 Op::Watch(partitions, deadline) => {
-                    shard.watch_here(&partitions, deadline).await;
+                    let moved = pin!(shard.watch_here(&partitions, deadline));
+                    // Whoever asked may have found something elsewhere, or be gone.
+                    select(moved, reply.cancellation()).await;
                     OpReply::Watch
                 }
                 Op::ListOffsets(entries) => {

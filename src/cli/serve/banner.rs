@@ -104,6 +104,7 @@ mod tests {
                 direct_io: true,
                 spin: None,
                 open_files: 1000,
+                max_connections: 1000,
             },
         };
         let disk = DiskFacts {

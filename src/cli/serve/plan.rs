@@ -11,10 +11,12 @@ use crate::{
 
 /// How long a shard of a dedicated host spins before it sleeps.
 const DEDICATED_SPIN: Duration = Duration::from_micros(200);
-/// Descriptors that are no segment files: connections, rings, the metadata log.
-const OTHER_FILES_SHARE: u64 = 2;
+/// One in so many descriptors is for segment files; most of the others are for connections.
+const SEGMENT_FILES_SHARE: u64 = 4;
 /// More descriptors than this for segment files gain nothing.
 const MAX_SEGMENT_FILES: u64 = 32_768;
+/// Descriptors that are neither: rings, timers, the metadata log, files in passing.
+const OTHER_FILES: u64 = 256;
 
 /// What the broker is told, and what of it people want to see.
 #[derive(Clone, Debug)]
@@ -37,7 +39,7 @@ impl Plan {
             advertised: settings.advertise.clone().map(|it| (it.host, it.port)),
             authentication: Authentication::None,
         };
-        let segment_files = (open_files / OTHER_FILES_SHARE).min(MAX_SEGMENT_FILES);
+        let segment_files = (open_files / SEGMENT_FILES_SHARE).min(MAX_SEGMENT_FILES);
         Self {
             broker: BrokerSettings {
                 data_dir: dir.path().to_owned(),
@@ -49,6 +51,7 @@ impl Plan {
                 direct_io: settings.direct_io && disk.direct,
                 spin: settings.dedicated.then_some(DEDICATED_SPIN),
                 open_files: usize::try_from(segment_files).unwrap_or(usize::MAX),
+                max_connections: open_files.saturating_sub(segment_files + OTHER_FILES),
             },
         }
     }
