@@ -9,6 +9,8 @@
 //! ```
 
 mod steps;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -93,8 +95,17 @@ impl<B: Buffer> OpenChunk<B> {
         align_up(CHUNK_HEADER_SIZE + self.size)
     }
 
-    fn has_room(&self, size: usize) -> bool {
-        CHUNK_HEADER_SIZE + self.size + size <= self.buffer.bytes().len()
+    /// Moves to a larger buffer if so many bytes more do not fit.
+    fn make_room(&mut self, size: usize, make: &dyn Fn(usize) -> B) {
+        let used = CHUNK_HEADER_SIZE + self.size;
+        let capacity = self.buffer.bytes().len();
+        if used + size <= capacity {
+            return;
+        }
+        let doubled = MAX_CHUNK_SIZE.min(capacity * 2);
+        let mut larger = make(doubled.max(align_up(used + size)));
+        larger.bytes_mut()[..used].copy_from_slice(&self.buffer.bytes()[..used]);
+        self.buffer = larger;
     }
 }
 
@@ -160,6 +171,7 @@ pub(super) struct Appender<B> {
     preparing: bool,
     tail: Option<TailSegment>,
     next_allocation: u64,
+    /// Of the next open chunk's buffer: what the last one came to.
     capacity: usize,
     /// Durable end that is on disk in some chunk's header.
     marked: Offset,
@@ -244,16 +256,18 @@ impl<B: Buffer> Appender<B> {
         assert_eq!(append.first, self.log_end, "appends follow each other");
         assert!(append.first < append.next && append.batch_count > 0);
         debug_assert!(run::batches_fill(append.batches, append.first, append.next));
-        let fits =
-            |open: &OpenChunk<B>| open.epoch == append.epoch && open.has_room(append.batches.len());
-        if self.open.as_ref().is_some_and(|open| !fits(open)) {
-            // It filled up before it could be written: gather more next time.
-            let capacity = MAX_CHUNK_SIZE.min(self.capacity * 2);
+        let size = append.batches.len();
+        let joins = |open: &OpenChunk<B>| {
+            let together = CHUNK_HEADER_SIZE + open.size + size;
+            open.epoch == append.epoch && together <= MAX_CHUNK_SIZE
+        };
+        if self.open.as_ref().is_some_and(|open| !joins(open)) {
             self.seal_open();
-            self.capacity = capacity;
         }
-        let needed = align_up(CHUNK_HEADER_SIZE + append.batches.len());
-        let capacity = needed.max(self.capacity);
+        if let Some(open) = &mut self.open {
+            open.make_room(size, &self.make);
+        }
+        let capacity = self.capacity.max(align_up(CHUNK_HEADER_SIZE + size));
         let open = self.open.get_or_insert_with(|| OpenChunk {
             buffer: (self.make)(capacity),
             size: 0,
@@ -265,8 +279,8 @@ impl<B: Buffer> Appender<B> {
             batch_count: 0,
         });
         let at = CHUNK_HEADER_SIZE + open.size;
-        open.buffer.bytes_mut()[at..at + append.batches.len()].copy_from_slice(append.batches);
-        open.size += append.batches.len();
+        open.buffer.bytes_mut()[at..at + size].copy_from_slice(append.batches);
+        open.size += size;
         open.next = append.next;
         open.max_timestamp_ms = open.max_timestamp_ms.max(append.max_timestamp_ms);
         open.batch_count += append.batch_count;

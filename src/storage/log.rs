@@ -1,5 +1,5 @@
 //! The log of one partition: the public face of this module. What takes longer than a look at
-//! memory lives beside it: `writer`, `reader`, `checkpoints`, `truncation`, `recovery`.
+//! memory lives beside it: `writer`, `preparation`, `reader`, `checkpoints`, `truncation`, `recovery`.
 
 use std::{
     cell::{Cell, RefCell},
@@ -56,6 +56,8 @@ pub(super) struct State<B> {
     pub failed: Option<LogError>,
     pub damage: Option<Damage>,
     pub closing: bool,
+    /// A truncation is under way: nothing may be appended or sealed.
+    pub cutting: bool,
     /// A file that should have grown and could not: appends are refused until it can.
     pub disk_full: Option<PathBuf>,
     /// The partition's directory exists, durably.
@@ -144,6 +146,10 @@ impl<I: Io> Log<I> {
         {
             let state = &mut *self.state.borrow_mut();
             state.writable()?;
+            assert!(
+                !state.cutting,
+                "nothing is appended to a log that is being cut"
+            );
             state.appender.append(&append);
             state.last_append = io.now();
             state.clean = false;

@@ -27,6 +27,7 @@ mod index_files;
 mod listener;
 mod log;
 mod options;
+mod preparation;
 mod reader;
 mod recovery;
 mod run;

@@ -21,7 +21,16 @@ impl<I: Io> Log<I> {
             state.check_range(end)?;
         }
         self.flush_through(self.log_end()).await?;
-        let held = self.slots.hold().await;
+        let _held = self.slots.hold().await;
+        self.state.borrow_mut().cutting = true;
+        let result = self.cut_alone(end).await;
+        self.state.borrow_mut().cutting = false;
+        self.pump();
+        result
+    }
+
+    /// Nothing is appended, sealed or stored in a checkpoint meanwhile.
+    async fn cut_alone(&self, end: Offset) -> Result<Offset, LogError> {
         self.until_idle().await?;
         if end >= self.log_end() {
             return Ok(self.log_end());
@@ -47,8 +56,6 @@ impl<I: Io> Log<I> {
         self.write_checkpoint(&checkpoint, true).await?;
         let removed = self.forget_from(position, lives);
         self.cut_files(position, &removed).await?;
-        drop(held);
-        self.changed.raise();
         Ok(position.next)
     }
 

@@ -220,3 +220,21 @@ proptest! {
         Sim::new(seed).with_disk(&disk()).run(|io| run(io, steps));
     }
 }
+
+/// The record before the cut is trimmed, and found all the same.
+#[test]
+fn a_log_may_be_cut_at_its_start() {
+    let append = |salt| Step::Append {
+        record_count: 1,
+        size: 1,
+        salt,
+    };
+    let steps = vec![
+        append(0),
+        append(1),
+        Step::Trim { to: 500 },
+        Step::Truncate { to: 500 },
+        append(2),
+    ];
+    Sim::new(0).with_disk(&disk()).run(|io| run(io, steps));
+}

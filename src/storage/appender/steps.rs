@@ -123,11 +123,12 @@ impl<B: Buffer> Appender<B> {
         self.flushing.then_some(Step::Flush { segments })
     }
 
-    /// Allocates before the writer runs into the end, unless the segment is as large as it gets.
+    /// Allocates before the writer runs into the end, once it used half of what there is: so what is
+    /// allocated stays in proportion to what is written. Not beyond the size of a segment.
     fn next_preparation(&mut self, options: &LogOptions) -> Option<Step<B>> {
         let tail = self.tail?;
         let left = tail.allocated.saturating_sub(tail.position);
-        let ahead = self.next_allocation / 2;
+        let ahead = MAX_ALLOCATION.min(tail.allocated) / 2;
         if self.chunks.is_empty() || left >= ahead || tail.allocated >= segment_size(options) {
             return None;
         }

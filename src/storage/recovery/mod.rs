@@ -81,6 +81,7 @@ impl Found {
             failed: None,
             damage: self.recovered.damage,
             closing: false,
+            cutting: false,
             disk_full: None,
             dir_ready: self.dir_ready,
             persisted: self.end.next,

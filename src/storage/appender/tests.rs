@@ -1,0 +1,338 @@
+//! The appender's steps, one rule a test.
+
+use millstream_protocol::{
+    LeaderEpoch, Offset, TopicPartition,
+    batch::{BatchBuilder, Compression, NO_HEADERS, place},
+};
+
+use super::{Append, Appender, Position, Step};
+use crate::{
+    io::Buffer,
+    storage::{
+        LogOptions,
+        format::chunk::ChunkHeader,
+        limits::{FIRST_ALLOCATION, GATHER_SIZE, MAX_CHUNK_SIZE},
+    },
+};
+
+struct Memory(Vec<u8>);
+
+impl Buffer for Memory {
+    fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+
+    fn shorten(&mut self, size: usize) {
+        self.0.truncate(size);
+    }
+}
+
+struct Test {
+    appender: Appender<Memory>,
+    options: LogOptions,
+    epoch: LeaderEpoch,
+    now_ms: i64,
+}
+
+impl Test {
+    fn new() -> Self {
+        let start = Position {
+            segment: Offset::ZERO,
+            position: 4096,
+            next: Offset::ZERO,
+        };
+        let make = |size| Memory(vec![0xa5; size]);
+        let id = TopicPartition::default();
+        Self {
+            appender: Appender::new(id, 1, start, Offset::ZERO, None, make),
+            options: LogOptions::default(),
+            epoch: LeaderEpoch(0),
+            now_ms: 1,
+        }
+    }
+
+    /// With a first segment that has plenty of space.
+    fn with_segment() -> Self {
+        let mut test = Self::new();
+        test.append(10);
+        assert_eq!(test.steps(), ["create 0 262144"]);
+        test.appender.created(Offset::ZERO, 64 << 20);
+        assert_eq!(test.steps(), ["write 0 at 0:4096 4096"]);
+        test.appender.written(0);
+        assert_eq!(test.steps(), ["flush {0}"]);
+        test.appender.flushed();
+        assert!(test.appender.is_idle());
+        test
+    }
+
+    fn append(&mut self, size: usize) {
+        let first = self.appender.log_end();
+        let mut builder = BatchBuilder::new();
+        let value = vec![7; size];
+        builder
+            .push(0, None, Some(&value), NO_HEADERS)
+            .expect("a record");
+        let mut batches = builder.finish(None, Compression::None);
+        place(&mut batches, first, self.epoch);
+        self.appender.append(&Append {
+            batches: &batches,
+            first,
+            next: first.plus(1),
+            epoch: self.epoch,
+            max_timestamp_ms: 0,
+            batch_count: 1,
+            now_ms: self.now_ms,
+        });
+    }
+
+    /// All there is to do, flushes included.
+    fn steps(&mut self) -> Vec<String> {
+        let next = |test: &mut Self| test.appender.next_step(&test.options, test.now_ms, true);
+        std::iter::from_fn(|| next(self))
+            .map(|step| show(&step))
+            .collect()
+    }
+}
+
+fn show(step: &Step<Memory>) -> String {
+    match step {
+        Step::Write {
+            number,
+            segment,
+            position,
+            run,
+        } => {
+            let bytes = run.buffer.bytes();
+            ChunkHeader::verified(bytes).expect("what is written is a valid chunk");
+            format!("write {number} at {segment}:{position} {}", bytes.len())
+        }
+        Step::Flush { segments } => {
+            let bases: Vec<String> = segments.iter().map(|base| base.0.to_string()).collect();
+            format!("flush {{{}}}", bases.join(","))
+        }
+        Step::Create { base, size } => format!("create {base} {size}"),
+        Step::Allocate { segment, size } => format!("allocate {segment} {size}"),
+    }
+}
+
+#[test]
+fn nothing_happens_before_the_first_append() {
+    assert_eq!(Test::new().steps(), Vec::<String>::new());
+}
+
+#[test]
+fn what_comes_during_a_write_gathers() {
+    let mut test = Test::with_segment();
+    test.append(10);
+    test.append(10);
+    assert_eq!(test.steps(), ["write 1 at 0:8192 4096"]);
+    test.append(10);
+    test.append(10_000);
+    assert_eq!(
+        test.steps(),
+        Vec::<String>::new(),
+        "too little, and one is in flight"
+    );
+    test.append(GATHER_SIZE);
+    assert_eq!(test.steps(), ["write 2 at 0:12288 274432"]);
+}
+
+#[test]
+fn four_writes_are_in_flight_at_most() {
+    let mut test = Test::with_segment();
+    for _ in 0..6 {
+        test.append(MAX_CHUNK_SIZE - 1000);
+    }
+    let steps = test.steps();
+    assert_eq!(steps.len(), 4, "{steps:?}");
+    test.appender.written(2);
+    assert_eq!(test.steps().len(), 2, "another write, and the flush");
+}
+
+#[test]
+fn the_durable_end_moves_over_a_contiguous_prefix_only() {
+    let mut test = Test::with_segment();
+    for _ in 0..3 {
+        test.append(GATHER_SIZE);
+        test.steps();
+    }
+    test.appender.written(2);
+    test.appender.written(3);
+    assert_eq!(test.steps(), ["flush {0}"]);
+    test.appender.flushed();
+    assert_eq!(
+        test.appender.durable().next,
+        Offset(1),
+        "the first is in flight"
+    );
+    test.appender.written(1);
+    assert_eq!(test.steps(), ["flush {0}"]);
+    test.appender.flushed();
+    assert_eq!(test.appender.durable().next, Offset(4));
+}
+
+#[test]
+fn a_flush_covers_only_what_had_completed_before_it() {
+    let mut test = Test::with_segment();
+    test.append(GATHER_SIZE);
+    test.steps();
+    test.append(GATHER_SIZE);
+    test.steps();
+    test.appender.written(1);
+    assert_eq!(test.steps(), ["flush {0}"]);
+    test.appender.written(2);
+    assert_eq!(test.steps(), Vec::<String>::new(), "one flush at a time");
+    test.appender.flushed();
+    assert_eq!(test.appender.durable().next, Offset(2));
+    assert_eq!(test.steps(), ["flush {0}"]);
+    test.appender.flushed();
+    assert_eq!(test.appender.durable().next, Offset(3));
+}
+
+#[test]
+fn chunks_carry_one_epoch_and_the_durable_end() {
+    let mut test = Test::with_segment();
+    test.append(10);
+    test.epoch = LeaderEpoch(1);
+    test.append(10);
+    let mut headers = Vec::new();
+    while let Some(step) = test.appender.next_step(&test.options, 1, true) {
+        if let Step::Write { number, run, .. } = step {
+            headers.push(ChunkHeader::verified(run.buffer.bytes()).unwrap());
+            test.appender.written(number);
+        }
+    }
+    let seen: Vec<_> = headers
+        .iter()
+        .map(|header| (header.epoch, header.flushed))
+        .collect();
+    assert_eq!(seen[0], (LeaderEpoch(0), Offset(1)));
+    assert_eq!(seen[1], (LeaderEpoch(1), Offset(1)));
+}
+
+#[test]
+fn an_idle_log_is_sealed_once() {
+    let mut test = Test::with_segment();
+    assert!(test.appender.seal_log(5));
+    assert!(!test.appender.seal_log(5), "not before that one is durable");
+    assert_eq!(test.steps(), ["write 1 at 0:8192 4096"]);
+    test.appender.written(1);
+    test.steps();
+    test.appender.flushed();
+    assert!(!test.appender.seal_log(5), "the end has its mark");
+}
+
+#[test]
+fn segments_roll_by_size_and_by_age() {
+    let mut test = Test::with_segment();
+    test.options.segment_size = 64 << 10;
+    test.append(70_000);
+    assert_eq!(test.steps(), ["create 1 1048576"]);
+    test.appender.created(Offset(1), 1 << 20);
+    assert_eq!(test.steps(), ["write 1 at 1:4096 73728"]);
+    test.appender.written(1);
+    test.steps();
+    test.appender.flushed();
+    test.options.segment_size = 1 << 30;
+    test.append(10);
+    assert_eq!(test.steps(), ["write 2 at 1:77824 4096"]);
+    test.appender.written(2);
+    test.steps();
+    test.appender.flushed();
+    test.now_ms = 1 + test.options.segment_roll_ms;
+    test.append(10);
+    assert_eq!(test.steps(), ["create 3 4194304"]);
+}
+
+#[test]
+fn space_is_allocated_ahead_and_grows() {
+    let mut test = Test::new();
+    test.append(10);
+    test.steps();
+    test.appender.created(Offset::ZERO, FIRST_ALLOCATION);
+    let mut sizes = vec![FIRST_ALLOCATION];
+    let mut number = 0;
+    while sizes.len() < 4 {
+        for step in test.steps() {
+            if let Some(size) = step.strip_prefix("allocate 0 ") {
+                sizes.push(size.parse().unwrap());
+                test.appender
+                    .allocated(Offset::ZERO, *sizes.last().unwrap());
+            }
+            if step.starts_with("write") {
+                test.appender.written(number);
+                number += 1;
+            }
+            if step.starts_with("flush") {
+                test.appender.flushed();
+            }
+        }
+        test.append(50_000);
+    }
+    let grown: Vec<u64> = sizes.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!(grown, [1 << 20, 4 << 20, 16 << 20]);
+}
+
+#[test]
+fn a_boundary_is_where_everything_so_far_ends() {
+    let mut test = Test::with_segment();
+    test.append(10);
+    test.appender.mark_boundary(1);
+    test.append(10);
+    test.appender.mark_boundary(2);
+    assert_eq!(test.appender.take_boundary(1), None);
+    let steps = test.steps();
+    assert_eq!(steps.len(), 2, "{steps:?}");
+    test.appender.written(1);
+    test.appender.written(2);
+    test.steps();
+    test.appender.flushed();
+    let first = Position {
+        segment: Offset::ZERO,
+        position: 12_288,
+        next: Offset(2),
+    };
+    assert_eq!(test.appender.take_boundary(1), Some(first));
+    assert_eq!(test.appender.take_boundary(1), None, "asked for once");
+    assert_eq!(
+        test.appender.take_boundary(2),
+        Some(test.appender.durable())
+    );
+}
+
+#[test]
+fn an_open_chunk_is_sealed_for_its_reader() {
+    let mut test = Test::with_segment();
+    test.append(10);
+    test.append(10);
+    let run = test.appender.find(Offset(2)).expect("it is in memory");
+    assert_eq!((run.base(), run.next()), (Offset(1), Offset(3)));
+    assert!(
+        test.appender.find(Offset(0)).is_none(),
+        "durable, so not here"
+    );
+    assert!(test.appender.find(Offset(3)).is_none());
+}
+
+#[test]
+fn a_log_with_little_in_it_allocates_little() {
+    let mut test = Test::new();
+    test.append(10);
+    test.steps();
+    test.appender.created(Offset::ZERO, FIRST_ALLOCATION);
+    for number in 0..20 {
+        let steps = test.steps();
+        assert!(
+            steps[0].starts_with("write") && steps.len() == 1,
+            "{steps:?}"
+        );
+        test.appender.written(number);
+        assert_eq!(test.steps(), ["flush {0}"]);
+        test.appender.flushed();
+        test.append(10);
+    }
+}

@@ -1,0 +1,157 @@
+//! What must be there before a chunk can be written: a segment with a durable name, and space in it.
+
+use std::{io, ops::Range, path::Path, rc::Rc, time::Duration};
+
+use millstream_protocol::Offset;
+
+use super::{
+    Log,
+    format::{names, segment::SegmentHeader},
+    limits::{DISK_FULL_RETRY_MS, MAX_ALLOCATION, ZERO_FILL_FROM, ZERO_FILL_WRITE},
+    segments::Segment,
+};
+use crate::io::{BLOCK_SIZE, Buffer, Disk, DiskFile, Io, OpenMode};
+
+impl<I: Io> Log<I> {
+    /// Makes a segment, durably: its name before anything in it is acknowledged.
+    pub(super) async fn create(&self, base: Offset, size: u64) {
+        let path = names::segment_path(&self.dir, base);
+        let made = self.retry_when_full(&path, async || self.make_segment(base, size).await);
+        match made.await {
+            Ok(true) => {
+                let state = &mut *self.state.borrow_mut();
+                state.appender.created(base, size);
+                let segment = Segment::empty(base, size);
+                if let Some(rolled) = state.segments.last() {
+                    state.rolled.push(rolled.base);
+                    state.checkpoint_wanted = true;
+                }
+                state.segments.0.insert(base, segment);
+            }
+            Ok(false) => self.state.borrow_mut().appender.refused(),
+            Err(error) => return self.fail("creating", &path, error),
+        }
+        self.pump();
+    }
+
+    async fn make_segment(&self, base: Offset, size: u64) -> io::Result<()> {
+        let io = &self.storage.io;
+        let dir_ready = self.state.borrow().dir_ready;
+        if !dir_ready {
+            io.create_dir_all(&self.dir).await?;
+        }
+        let path = names::segment_path(&self.dir, base);
+        let file = match io.open(&path, OpenMode::CreateNew).await {
+            // Left by an attempt that was refused half-way; recovery leaves no other.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let file = io.open(&path, OpenMode::Write).await?;
+                file.truncate(0).await?;
+                file
+            }
+            opened => opened?,
+        };
+        file.allocate(size).await?;
+        let header = SegmentHeader {
+            id: self.id,
+            base,
+            created_ms: io.wall_ms(),
+        };
+        let mut block = io.buffer(BLOCK_SIZE);
+        header.encode(block.bytes_mut());
+        file.write_at(Rc::new(block), 0).await?;
+        io.sync_dir(&self.dir).await?;
+        if !dir_ready {
+            self.sync_parents().await?;
+            self.state.borrow_mut().dir_ready = true;
+        }
+        let mut files = self.storage.files.borrow_mut();
+        files.insert(self.key, base, file);
+        Ok(())
+    }
+
+    /// Makes the partition's own name durable, and those of the directories above it.
+    async fn sync_parents(&self) -> io::Result<()> {
+        let mut dir = self.dir.as_path();
+        while let Some(parent) = dir.parent() {
+            self.storage.io.sync_dir(parent).await?;
+            if parent == self.storage.config.data_dir {
+                break;
+            }
+            dir = parent;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn allocate(&self, segment: Offset, size: u64) {
+        let path = names::segment_path(&self.dir, segment);
+        let before = {
+            let state = self.state.borrow();
+            let segment = state.segments.0.get(&segment);
+            segment.map_or(size, |segment| segment.file_size)
+        };
+        let allocated = self.retry_when_full(&path, async || {
+            let file = self.file(segment).await?;
+            file.allocate(size).await?;
+            self.zero_fill(&file, before..size).await
+        });
+        match allocated.await {
+            Ok(true) => {
+                let state = &mut *self.state.borrow_mut();
+                state.appender.allocated(segment, size);
+                if let Some(segment) = state.segments.0.get_mut(&segment) {
+                    segment.file_size = segment.file_size.max(size);
+                }
+            }
+            Ok(false) => self.state.borrow_mut().appender.refused(),
+            Err(error) => return self.fail("allocating", &path, error),
+        }
+        self.pump();
+    }
+
+    /// Writes zeros to what was allocated for a log that is being written fast: a write of blocks
+    /// that hold data already changes no metadata of the file system, so neither it nor its flush
+    /// waits for that (figures in `docs/adr/0003-zero-fill.md`).
+    async fn zero_fill(&self, file: &<I as Disk>::File, range: Range<u64>) -> io::Result<()> {
+        if range.end.saturating_sub(range.start) < ZERO_FILL_FROM {
+            return Ok(());
+        }
+        let mut zeros = self.storage.io.buffer(ZERO_FILL_WRITE);
+        zeros.bytes_mut().fill(0);
+        let zeros = Rc::new(zeros);
+        let mut position = range.start.next_multiple_of(BLOCK_SIZE as u64);
+        while position + ZERO_FILL_WRITE as u64 <= range.end {
+            file.write_at(Rc::clone(&zeros), position).await?;
+            position += ZERO_FILL_WRITE as u64;
+        }
+        Ok(())
+    }
+
+    /// Does something until there is space for it; false if the log closes first. Meanwhile
+    /// appends are refused.
+    async fn retry_when_full(
+        &self,
+        path: &Path,
+        attempt: impl AsyncFn() -> io::Result<()>,
+    ) -> io::Result<bool> {
+        loop {
+            let result = attempt().await;
+            let full = matches!(&result, Err(error) if error.kind() == io::ErrorKind::StorageFull);
+            let closing = {
+                let mut state = self.state.borrow_mut();
+                state.disk_full = full.then(|| path.to_owned());
+                state.closing
+            };
+            if !full {
+                return result.map(|()| true);
+            }
+            self.changed.raise();
+            if closing {
+                return Ok(false);
+            }
+            let pause = Duration::from_millis(DISK_FULL_RETRY_MS);
+            self.storage.io.sleep(pause).await;
+        }
+    }
+}
+
+const _: () = assert!(MAX_ALLOCATION.is_multiple_of(BLOCK_SIZE as u64));
