@@ -2,7 +2,7 @@
 
 use std::{pin::pin, rc::Rc, time::Duration};
 
-use futures_util::future::{Either, select, select_all};
+use futures_util::future::{LocalBoxFuture, select, select_all};
 use millstream_protocol::{
     ErrorCode, Offset, ShardId, TopicPartition, limits,
     messages::{FetchPartition, FetchPartitionResult, FetchRequest, FetchResponse},
@@ -54,12 +54,17 @@ impl<I: Io> Shard<I> {
             } else {
                 Charge::new()
             };
-            let round = self.fetch_round(&request.partitions, max_bytes).await;
+            // On the heap while it reads: what a fetch holds while it waits is small.
+            let round = Box::pin(self.fetch_round(&request.partitions, max_bytes)).await;
             let late = self.io().now() >= deadline || self.is_stopping_now();
             if round.urgent || round.bytes >= enough || late || reply_to.is_gone() {
                 return send(round, charge, reply_to);
             }
             drop((charge, round));
+            let Some(_waiting) = self.begin_to_wait() else {
+                let message = "too many fetches wait for records on this shard";
+                return reply_to.refuse(ErrorCode::Overloaded, message);
+            };
             let more = pin!(self.wait_for_more(&request.partitions, &moved, ticket, deadline));
             let gone = pin!(reply_to.gone());
             select(more, gone).await;
@@ -76,9 +81,18 @@ impl<I: Io> Shard<I> {
         let local = pin!(moved.raised_since(ticket));
         let stop = pin!(self.stopping_signal().wait_until(|| self.is_stopping_now()));
         let timeout = pin!(self.io().sleep_until(deadline));
-        let remote = pin!(self.watch_remote(partitions, deadline));
+        let remote = self.watch_remote(partitions, deadline);
         let ended = pin!(select(timeout, stop));
         select(select(local, remote), ended).await;
+    }
+
+    /// `None` if as many fetches wait as the shard has memory for.
+    fn begin_to_wait(self: &Rc<Self>) -> Option<Waiting<I>> {
+        let most = self.config.memory / WAITING_PART / WAITING_SIZE;
+        (self.waiting_fetches.get() < most).then(|| {
+            self.waiting_fetches.set(self.waiting_fetches.get() + 1);
+            Waiting(Rc::clone(self))
+        })
     }
 
     fn may_have_something(self: &Rc<Self>, partitions: &[FetchPartition]) -> bool {
@@ -279,7 +293,14 @@ impl<I: Io> Shard<I> {
     }
 
     /// Waits until a partition of another shard has something. Never returns if all are here.
-    async fn watch_remote(self: &Rc<Self>, entries: &[FetchPartition], deadline: Monotonic) {
+    fn watch_remote<'a>(
+        self: &'a Rc<Self>,
+        entries: &'a [FetchPartition],
+        deadline: Monotonic,
+    ) -> LocalBoxFuture<'a, ()> {
+        if entries.iter().all(|entry| self.owns(partition_of(entry))) {
+            return Box::pin(std::future::pending());
+        }
         let mut watches = Vec::new();
         for (shard, part) in self.split_by_owner(entries, partition_of) {
             if shard != self.id() {
@@ -287,16 +308,29 @@ impl<I: Io> Shard<I> {
                 watches.push(Box::pin(self.ask(shard, Op::Watch(part, deadline))));
             }
         }
-        if watches.is_empty() {
-            return std::future::pending().await;
-        }
-        match select(select_all(watches), std::future::pending::<()>()).await {
-            Either::Left(((Some(_), _, _), _)) | Either::Right(_) => {}
-            // The other shard is overloaded: look again soon.
-            Either::Left(((None, _, _), _)) => self.io().sleep(LOOK_AGAIN).await,
-        }
+        Box::pin(async move {
+            if let (None, _, _) = select_all(watches).await {
+                // The other shard is overloaded: look again soon.
+                self.io().sleep(LOOK_AGAIN).await;
+            }
+        })
     }
 }
+
+/// A fetch that waits, as long as it does.
+struct Waiting<I: Io>(Rc<Shard<I>>);
+
+impl<I: Io> Drop for Waiting<I> {
+    fn drop(&mut self) {
+        let count = self.0.waiting_fetches.get();
+        self.0.waiting_fetches.set(count - 1);
+    }
+}
+
+/// Fetches may wait in this part of a shard's memory ...
+const WAITING_PART: usize = 16;
+/// ... and each takes about so much of it, in bytes.
+const WAITING_SIZE: usize = 2048;
 
 /// Below this many bytes left, the remaining partitions wait for the next fetch.
 const MIN_READ: usize = 4096;

@@ -97,6 +97,8 @@ pub struct Shard<I: Io> {
     storage: Rc<ShardStorage<I>>,
     buffers: Rc<Buffers>,
     reply_budget: Rc<Budget>,
+    /// Fetches that wait for records.
+    waiting_fetches: Cell<usize>,
     sent_bytes: Rc<Cell<u64>>,
     partitions: RefCell<BTreeMap<TopicPartition, Slot<I>>>,
     image: RefCell<Arc<MetadataImage>>,
@@ -140,6 +142,7 @@ impl<I: Io> Shard<I> {
             storage,
             buffers: Buffers::new(config.memory / 4),
             reply_budget: Budget::new(config.memory / 8),
+            waiting_fetches: Cell::new(0),
             sent_bytes: Rc::default(),
             partitions: RefCell::default(),
             image,
