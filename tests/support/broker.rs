@@ -33,15 +33,33 @@ struct Process {
 }
 
 impl Broker {
-    /// Starts a broker on a free port with two shards, and these flags besides.
-    pub fn start(flags: &[&str]) -> Self {
+    /// Starts a broker on a free port with two shards, and these flags besides; none where the host
+    /// has no io_uring, unless `MILLSTREAM_REQUIRE` says that it must.
+    pub fn start(flags: &[&str]) -> Option<Self> {
+        Self::start_by(&[], flags)
+    }
+
+    fn start_by(launcher: &[&str], flags: &[&str]) -> Option<Self> {
+        if let Err(reason) = millstream::host::check_kernel() {
+            let required = std::env::var("MILLSTREAM_REQUIRE").unwrap_or_default();
+            let required = required.split(',').any(|name| name.trim() == "io_uring");
+            assert!(!required, "io_uring is required and missing: {reason}");
+            eprintln!("SKIPPED: {reason}");
+            return None;
+        }
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let (process, address) = spawn(dir.path(), "127.0.0.1:0", flags);
-        Self {
+        let (process, address) = spawn(dir.path(), launcher, "127.0.0.1:0", flags);
+        Some(Self {
             process,
             address,
             dir,
-        }
+        })
+    }
+
+    /// Starts a broker that may have so many open files.
+    pub fn start_limited(open_files: u64) -> Option<Self> {
+        let script = format!("ulimit -n {open_files}; exec \"$0\" \"$@\"");
+        Self::start_by(&["sh", "-c", &script], &[])
     }
 
     /// Where it listens.
@@ -89,7 +107,7 @@ impl Broker {
     /// Starts it again, after [`Broker::kill`] or [`Broker::stop`], on the same port.
     pub fn start_again(&mut self, flags: &[&str]) {
         let listen = self.address.to_string();
-        (self.process, self.address) = spawn(self.dir.path(), &listen, flags);
+        (self.process, self.address) = spawn(self.dir.path(), &[], &listen, flags);
     }
 
     /// A command that reaches this broker.
@@ -133,23 +151,38 @@ impl Drop for Broker {
 
 /// A command that knows no broker and nothing of the caller's settings.
 pub fn millstream(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_millstream"));
+    let mut command = launched(&[]);
+    command.args(args);
+    command
+}
+
+/// The binary, started by a command that replaces itself with it, if one is given.
+fn launched(launcher: &[&str]) -> Command {
+    let binary = env!("CARGO_BIN_EXE_millstream");
+    let mut command = match launcher {
+        [] => Command::new(binary),
+        [name, args @ ..] => {
+            let mut command = Command::new(name);
+            command.args(args).arg(binary);
+            command
+        }
+    };
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("MILLSTREAM_") {
             command.env_remove(name);
         }
     }
-    command.args(args);
     command
 }
 
-fn spawn(dir: &Path, listen: &str, flags: &[&str]) -> (Process, SocketAddr) {
+fn spawn(dir: &Path, launcher: &[&str], listen: &str, flags: &[&str]) -> (Process, SocketAddr) {
     let log = File::options()
         .create(true)
         .append(true)
         .open(dir.join("log"))
         .expect("a log file");
-    let mut command = millstream(&["serve", "--listen", listen, "--admin-listen", "off"]);
+    let mut command = launched(launcher);
+    command.args(["serve", "--listen", listen, "--admin-listen", "off"]);
     command.args(["--pin", "false", "--memory", &MEMORY.to_string()]);
     if !flags.contains(&"--shards") {
         command.args(["--shards", "2"]);
