@@ -154,23 +154,29 @@ impl Executor {
         self.tasks.borrow_mut().insert(id, task);
     }
 
-    /// Drops all tasks of a node, as a crash of its process would.
+    /// Drops all tasks of a node, as a crash of its process would, and those that they leave behind.
     pub(super) fn kill(&self, node: u32) {
-        let doomed = {
-            let mut tasks = self.tasks.borrow_mut();
-            let ids: Vec<u64> = tasks
-                .iter()
-                .filter(|(_, task)| task.node == node)
-                .map(|(id, _)| *id)
-                .collect();
-            ids.into_iter()
-                .filter_map(|id| tasks.remove(&id))
-                .collect::<Vec<_>>()
-        };
-        // Outside the borrow: what the futures own may spawn, wake or look at the clock when dropped.
-        let was_stopping = self.stopping.replace(true);
-        drop(doomed);
-        self.stopping.set(was_stopping);
+        loop {
+            let doomed = {
+                let mut tasks = self.tasks.borrow_mut();
+                let ids: Vec<u64> = tasks
+                    .iter()
+                    .filter(|(_, task)| task.node == node)
+                    .map(|(id, _)| *id)
+                    .collect();
+                ids.into_iter()
+                    .filter_map(|id| tasks.remove(&id))
+                    .collect::<Vec<_>>()
+            };
+            if doomed.is_empty() {
+                return;
+            }
+            // Outside the borrow: what the futures own may spawn, wake or look at the clock when
+            // dropped. What they spawn dies too: a dead process does nothing.
+            let was_stopping = self.stopping.replace(true);
+            drop(doomed);
+            self.stopping.set(was_stopping);
+        }
     }
 
     /// Runs one task or moves the clock; false if neither is possible.
