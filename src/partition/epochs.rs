@@ -35,13 +35,14 @@ impl Epochs {
     }
 
     /// The largest epoch not above `epoch`, and the offset where it ends in a log that ends at
-    /// `log_end`. `None` if every epoch is above.
+    /// `log_end`. If every epoch is above, `epoch` itself ends where the first of them begins: what
+    /// it wrote was deleted, or cut away as a whole.
     #[must_use]
-    pub fn end_of(&self, epoch: LeaderEpoch, log_end: Offset) -> Option<(LeaderEpoch, Offset)> {
+    pub fn end_of(&self, epoch: LeaderEpoch, log_end: Offset) -> (LeaderEpoch, Offset) {
         let after = self.starts.partition_point(|(known, _)| *known <= epoch);
-        let (found, _) = self.starts.get(after.checked_sub(1)?)?;
+        let found = after.checked_sub(1).map_or(epoch, |at| self.starts[at].0);
         let end = self.starts.get(after).map_or(log_end, |(_, start)| *start);
-        Some((*found, end))
+        (found, end)
     }
 
     /// Asserts that epochs and offsets ascend.
@@ -67,23 +68,23 @@ mod tests {
         epochs.appended(LeaderEpoch(1), Offset(7));
         epochs.appended(LeaderEpoch(4), Offset(10));
         let end = Offset(25);
-        assert_eq!(epochs.end_of(LeaderEpoch(0), end), None);
+        assert_eq!(
+            epochs.end_of(LeaderEpoch(0), end),
+            (LeaderEpoch(0), Offset(0))
+        );
         assert_eq!(
             epochs.end_of(LeaderEpoch(1), end),
-            Some((LeaderEpoch(1), Offset(10)))
+            (LeaderEpoch(1), Offset(10))
         );
         assert_eq!(
             epochs.end_of(LeaderEpoch(3), end),
-            Some((LeaderEpoch(1), Offset(10)))
+            (LeaderEpoch(1), Offset(10))
         );
-        assert_eq!(
-            epochs.end_of(LeaderEpoch(4), end),
-            Some((LeaderEpoch(4), end))
-        );
+        assert_eq!(epochs.end_of(LeaderEpoch(4), end), (LeaderEpoch(4), end));
         epochs.cut(Offset(10));
         assert_eq!(
             epochs.end_of(LeaderEpoch(4), Offset(10)),
-            Some((LeaderEpoch(1), Offset(10)))
+            (LeaderEpoch(1), Offset(10))
         );
     }
 }

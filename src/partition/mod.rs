@@ -360,7 +360,7 @@ impl<T> Partition<T> {
         if last_epoch == LeaderEpoch::UNKNOWN {
             return None;
         }
-        let (epoch, end_offset) = self.epochs.end_of(last_epoch, self.log_end)?;
+        let (epoch, end_offset) = self.epochs.end_of(last_epoch, self.log_end);
         let diverged = epoch < last_epoch || end_offset < offset;
         diverged.then_some(DivergingEpoch { epoch, end_offset })
     }

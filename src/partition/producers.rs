@@ -31,7 +31,7 @@ struct Appended {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Producer {
     epoch: ProducerEpoch,
-    /// Oldest first. Empty if everything known of it was cut away: any sequence may follow.
+    /// Oldest first. Empty if its first batches were cut away: they are to come again.
     batches: VecDeque<Appended>,
     last_append_ms: i64,
 }
@@ -81,7 +81,7 @@ impl Producers {
             return SequenceCheck::Next;
         }
         let Some(producer) = self.by_id.get(&batch.producer_id) else {
-            return SequenceCheck::Next;
+            return check_first(batch.base_sequence);
         };
         if batch.producer_epoch < producer.epoch {
             return SequenceCheck::Fenced {
@@ -89,10 +89,7 @@ impl Producers {
             };
         }
         if batch.producer_epoch > producer.epoch {
-            return match batch.base_sequence {
-                0 => SequenceCheck::Next,
-                _ => SequenceCheck::OutOfOrder { expected: 0 },
-            };
+            return check_first(batch.base_sequence);
         }
         producer.check_sequence(batch.base_sequence, batch.last_sequence())
     }
@@ -249,7 +246,7 @@ impl Producers {
 impl Producer {
     fn check_sequence(&self, first: i32, last: i32) -> SequenceCheck {
         let Some(newest) = self.batches.back() else {
-            return SequenceCheck::Next;
+            return check_first(first);
         };
         let expected = next_sequence(newest.last_sequence);
         if first == expected {
@@ -273,6 +270,15 @@ impl Producer {
         } else {
             SequenceCheck::OutOfOrder { expected }
         }
+    }
+}
+
+/// A producer of which nothing is known begins with sequence 0. Taking any other would make what it
+/// sent before, and was refused, look like a repeat.
+fn check_first(sequence: i32) -> SequenceCheck {
+    match sequence {
+        0 => SequenceCheck::Next,
+        _ => SequenceCheck::OutOfOrder { expected: 0 },
     }
 }
 

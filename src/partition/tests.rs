@@ -143,6 +143,7 @@ fn a_repeat_waits_for_its_original() {
 #[test]
 fn sequences_are_checked() {
     let mut harness = Harness::new();
+    harness.produce(1, &[batch(9, 1, 0, 5)]);
     harness.produce(1, &[batch(9, 1, 5, 2)]);
     let gap = Detail::ExpectedSequence(7);
     assert_eq!(
@@ -164,7 +165,7 @@ fn sequences_are_checked() {
     for next in 0..6 {
         harness.produce(10, &[batch(9, 1, 7 + next, 1)]);
     }
-    harness.persisted(8);
+    harness.persisted(13);
     harness.produce(11, &[batch(9, 1, 13, 1)]);
     assert_eq!(
         harness.produce(5, &[batch(9, 1, 5, 2)]),
@@ -181,10 +182,44 @@ fn sequences_are_checked() {
     );
 }
 
+/// Found by simulation: a full disk refused a producer's first batches and took a later one that was
+/// under way; the first ones, sent again, then passed for old repeats and were acknowledged.
+#[test]
+fn a_batch_behind_a_refused_one_is_not_taken() {
+    let mut harness = Harness::new();
+    assert_eq!(harness.produce(1, &[batch(9, 0, 0, 2)]), [append(0, 2)]);
+    assert_eq!(harness.produce(2, &[batch(9, 0, 2, 1)]), [append(2, 3)]);
+    let mut actions = Vec::new();
+    let full = Event::Refused {
+        end: Offset(0),
+        error: ErrorCode::DiskFull,
+    };
+    harness.partition.apply(full, &mut actions);
+    let gap = Detail::ExpectedSequence(0);
+    assert_eq!(
+        harness.produce(3, &[batch(9, 0, 3, 1)]),
+        [refused(3, ErrorCode::OutOfOrderSequence, gap)]
+    );
+    // The same if nothing at all is known of the producer.
+    assert_eq!(
+        harness.produce(4, &[batch(8, 0, 3, 1)]),
+        [refused(4, ErrorCode::OutOfOrderSequence, gap)]
+    );
+    assert_eq!(harness.produce(5, &[batch(9, 0, 0, 2)]), [append(0, 2)]);
+}
+
 #[test]
 fn sequences_wrap_to_zero() {
-    let mut harness = Harness::new();
-    harness.produce(1, &[batch(9, 0, i32::MAX - 1, 2)]);
+    let mut producers = Producers::default();
+    producers.appended(&batch(9, 0, i32::MAX - 1, 2), NOW_MS, Offset(2));
+    let recovered = Recovered {
+        log_end: Offset(2),
+        producers,
+        ..Recovered::default()
+    };
+    let mut harness = Harness {
+        partition: Partition::new(id(), LeaderEpoch(3), recovered),
+    };
     assert_eq!(harness.produce(2, &[batch(9, 0, 0, 4)]), [append(2, 6)]);
     harness.persisted(6);
     assert_eq!(
@@ -300,6 +335,27 @@ fn epochs_fence_and_tell_of_truncation() {
         end_offset: Offset(6),
     };
     assert_eq!(diverged, FetchVerdict::Diverged(end));
+}
+
+/// Found by simulation: a log that lost all of an epoch let its readers go on as if nothing were cut.
+#[test]
+fn a_reader_of_an_epoch_that_was_lost_as_a_whole_hears_of_it() {
+    let mut harness = Harness {
+        partition: Partition::new(id(), LeaderEpoch(3), Recovered::default()),
+    };
+    let diverged_at = |harness: &Harness, offset, last_epoch| {
+        let epoch = harness.partition.epoch();
+        match harness.partition.fetch(Offset(offset), epoch, last_epoch) {
+            FetchVerdict::Diverged(diverging) => Some(diverging.end_offset),
+            _ => None,
+        }
+    };
+    assert_eq!(diverged_at(&harness, 4, LeaderEpoch(1)), Some(Offset(0)));
+    harness.produce(1, &[plain(6)]);
+    harness.persisted(6);
+    assert_eq!(diverged_at(&harness, 4, LeaderEpoch(1)), Some(Offset(0)));
+    assert_eq!(diverged_at(&harness, 0, LeaderEpoch(1)), None);
+    assert_eq!(diverged_at(&harness, 4, LeaderEpoch(3)), None);
 }
 
 #[test]
