@@ -179,6 +179,15 @@ impl<I: Io> ReplyTo<I> {
         vec![own, shared]
     }
 
+    /// Waits until the answer could go out at once: where replies are wanted in order, when all
+    /// before it have been answered.
+    pub async fn turn(&self) {
+        let Some(ticket) = self.ticket else { return };
+        let connection = &self.connection;
+        let is_next = || connection.session.borrow().is_next(ticket);
+        connection.answered.wait_until(is_next).await;
+    }
+
     /// Whether nobody waits for more: the client asks for nothing any more, or can't be answered.
     pub fn is_gone(&self) -> bool {
         self.connection.ended.get() || self.connection.outbox.is_broken()
@@ -412,6 +421,7 @@ impl<I: Io, S: Service<I>> Reader<I, S> {
         connection.session.borrow_mut().close();
         connection.ended.set(true);
         connection.end.raise();
+        self.receiver.release();
         let settled =
             || connection.session.borrow().in_flight() == 0 || connection.outbox.is_broken();
         let answered = pin!(connection.answered.wait_until(settled));

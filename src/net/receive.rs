@@ -123,6 +123,12 @@ impl<I: Io> Receiver<I> {
             .map_or(&[], |buffer| &buffer.bytes[self.start..self.end])
     }
 
+    /// Gives the memory back: nothing more is received.
+    pub fn release(&mut self) {
+        self.buffer = None;
+        (self.start, self.end) = (0, 0);
+    }
+
     /// The next frame. The wait for its first byte ends at `deadline`, if there is one; dropping the
     /// future loses nothing.
     ///

@@ -312,6 +312,14 @@ impl<R> Session<R> {
         }
     }
 
+    /// Whether an answer to this ticket could go out at once. If not, whoever would hold memory for
+    /// it waits: the answers before it may need that memory first.
+    #[must_use]
+    pub fn is_next(&self, ticket: Ticket) -> bool {
+        let oldest = self.held.front();
+        oldest.is_none_or(|(sequence, _)| *sequence >= ticket.sequence)
+    }
+
     /// No more requests are taken: the broker is on its way down.
     pub fn close(&mut self) {
         self.phase = Phase::Closing;

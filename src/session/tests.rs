@@ -185,3 +185,17 @@ fn an_adopted_session_is_past_its_handshake() {
     session.answered(ticket, "welcome", |_| ());
     serve(&mut session, 78);
 }
+
+/// Found by simulation: a fetch behind another held its reply's memory, the other waited for it.
+#[test]
+fn an_ordered_reply_has_its_turn_when_those_before_it_are_answered() {
+    for ordered in [true, false] {
+        let mut session = ready(ordered);
+        let first = serve(&mut session, 1);
+        let second = serve(&mut session, 2);
+        assert!(session.is_next(first));
+        assert_eq!(session.is_next(second), !ordered);
+        session.answered(first, "first", |_| ());
+        assert!(session.is_next(second));
+    }
+}

@@ -42,6 +42,8 @@ impl<I: Io> Shard<I> {
         let max_bytes = request.max_bytes.min(limits::MAX_FETCH_SIZE) as usize;
         let max_bytes = max_bytes.min(reply_to.most_records());
         let enough = (request.min_bytes as usize).min(max_bytes);
+        // Memory for a reply that has to wait for others would be missing to those.
+        reply_to.turn().await;
         loop {
             // Watching begins before reading, so nothing that comes in between is missed.
             let moved = Rc::new(Signal::default());
@@ -204,8 +206,17 @@ impl<I: Io> Shard<I> {
         error: &ReadError,
         result: &mut FetchPartitionResult,
     ) {
-        tracing::warn!(partition = %shell.log().id(), %error, "read failed");
         result.error = read_error_code(error);
+        match error {
+            // Records were deleted while they were read: tell where the log starts now.
+            ReadError::OutOfRange { .. } => result.log_start_offset = shell.log().log_start(),
+            // Its topic was deleted, or everything is being closed.
+            ReadError::Closed if self.is_stopping_now() => result.error = ErrorCode::ShuttingDown,
+            ReadError::Closed => result.error = self.missing(shell.log().id()).error,
+            ReadError::Damaged { .. } | ReadError::Io { .. } => {
+                tracing::warn!(partition = %shell.log().id(), %error, "read failed");
+            }
+        }
         result.message = error.to_string();
     }
 
