@@ -1,0 +1,211 @@
+//! The broker: its shards as tasks of one node of the simulation, started, stopped and cut.
+
+use std::{
+    cell::Cell,
+    net::{Ipv4Addr, SocketAddr},
+    rc::Rc,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use millstream::{
+    io::{
+        Clock as _, TaskClass, Tasks as _,
+        sim::{CrashPolicy, SimDetached, SimDisk, SimIo},
+    },
+    shard::{
+        BrokerFacts, ControlMessage, Peer, Shard, ShardConfig, inboxes, metrics::ShardCounters,
+    },
+    storage::StorageConfig,
+};
+use millstream_protocol::ShardId;
+
+use crate::control::{Metadata, Plane, SimControl};
+
+/// The broker's node.
+pub const BROKER: u32 = 1;
+/// The clients' node.
+pub const CLIENTS: u32 = 2;
+
+/// Looks at what std channels and other nodes did.
+const LOOK_EVERY: Duration = Duration::from_micros(500);
+/// Longer than any start or stop takes on a disk that works.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Where the broker listens.
+pub fn address() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, 7400).into()
+}
+
+/// How much a shard may use: little, so that limits are met.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub memory: usize,
+    pub cache_size: usize,
+    pub unflushed_limit: usize,
+    pub open_files: usize,
+}
+
+/// One broker, its disk and its metadata log, over all its runs.
+pub struct Broker {
+    io: SimIo,
+    disk: SimDisk,
+    metadata: Metadata,
+    limits: Limits,
+    run: Option<Run>,
+}
+
+struct Run {
+    peers: Vec<Peer<SimDetached>>,
+    facts: Arc<BrokerFacts>,
+    ready: Rc<Cell<bool>>,
+    ended: Rc<Cell<u32>>,
+}
+
+impl Broker {
+    /// A broker that does not run yet.
+    pub fn new(io: &SimIo, limits: Limits) -> Self {
+        Self {
+            io: io.clone(),
+            disk: SimDisk::new(),
+            metadata: Metadata::new(),
+            limits,
+            run: None,
+        }
+    }
+
+    pub fn disk(&self) -> &SimDisk {
+        &self.disk
+    }
+
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    pub fn counters(&self) -> &[Arc<ShardCounters>] {
+        &self.run.as_ref().expect("the broker runs").facts.counters
+    }
+
+    /// Starts it; [`Broker::ready`] waits until it listens.
+    pub fn start(&mut self, shard_count: u32) {
+        assert!(self.run.is_none(), "it runs already");
+        let node = self.io.node(BROKER, &self.disk);
+        let (peers, inboxes): (Vec<_>, Vec<_>) = (0..shard_count).map(|_| inboxes()).unzip();
+        let control = SimControl::start(node.clone(), self.metadata.clone(), peers.clone());
+        let facts = Arc::new(BrokerFacts {
+            data_dir: "/data".to_owned(),
+            direct_io: true,
+            max_connections: 1000,
+            memory: (self.limits.memory * shard_count as usize) as u64,
+            counters: (0..shard_count).map(|_| Arc::default()).collect(),
+        });
+        let loaded = Rc::new(Cell::new(0));
+        let ended = Rc::new(Cell::new(0));
+        for (number, inbox) in (0..shard_count).zip(inboxes) {
+            let config = self.config(number, shard_count, &facts);
+            let plane = Rc::new(Plane(Rc::clone(&control)));
+            let shard = Shard::new(node.clone(), config, plane, peers.clone());
+            let (loaded, ended) = (Rc::clone(&loaded), Rc::clone(&ended));
+            node.spawn(TaskClass::Foreground, async move {
+                shard.load().await;
+                loaded.set(loaded.get() + 1);
+                shard.run(inbox).await;
+                ended.set(ended.get() + 1);
+            });
+        }
+        let ready = Rc::new(Cell::new(false));
+        let listening = listen(node.clone(), peers.clone(), loaded, Rc::clone(&ready));
+        node.spawn(TaskClass::Foreground, listening);
+        self.run = Some(Run {
+            peers,
+            facts,
+            ready,
+            ended,
+        });
+    }
+
+    fn config(&self, number: u32, shard_count: u32, facts: &Arc<BrokerFacts>) -> ShardConfig {
+        ShardConfig {
+            id: ShardId(number),
+            shard_count,
+            memory: self.limits.memory,
+            storage: StorageConfig {
+                data_dir: "/data".into(),
+                cache_size: self.limits.cache_size,
+                unflushed_limit: self.limits.unflushed_limit,
+                open_files: self.limits.open_files,
+            },
+            advertised: None,
+            broker: Arc::clone(facts),
+        }
+    }
+
+    /// Waits until it listens.
+    pub async fn ready(&self) {
+        let ready = Rc::clone(&self.run.as_ref().expect("it was started").ready);
+        within(&self.io, "the broker's start", || ready.get()).await;
+    }
+
+    /// The power goes: the process and everything unsynced, as the policy has it.
+    pub fn cut_power(&mut self, policy: CrashPolicy) {
+        let node = self.io.node(BROKER, &self.disk);
+        // First, or what the process says as it is taken apart would still be heard.
+        node.sim_net().reset_connections(BROKER);
+        node.kill();
+        self.run = None;
+        self.disk.crash(policy);
+    }
+
+    /// Stops it as a signal would: everything accepted is durable, nothing needs recovery.
+    pub async fn stop(&mut self) {
+        self.ready().await;
+        let run = self.run.take().expect("it runs");
+        let count = u32::try_from(run.peers.len()).expect("few shards");
+        let (done, all_done) = mpsc::channel();
+        for peer in &run.peers {
+            let sent = peer.control.try_send(ControlMessage::Stop(done.clone()));
+            assert!(sent.is_ok(), "the control lane has room");
+        }
+        within(&self.io, "the broker's stop", || run.ended.get() == count).await;
+        assert_eq!(all_done.try_iter().count(), count as usize);
+        // Whatever tasks are left end with the process.
+        let node = self.io.node(BROKER, &self.disk);
+        node.sim_net().reset_connections(BROKER);
+        node.kill();
+    }
+}
+
+async fn listen(
+    io: SimIo,
+    peers: Vec<Peer<SimDetached>>,
+    loaded: Rc<Cell<u32>>,
+    ready: Rc<Cell<bool>>,
+) {
+    while (loaded.get() as usize) < peers.len() {
+        io.sleep(LOOK_EVERY).await;
+    }
+    for peer in &peers {
+        let (send, listening) = mpsc::channel();
+        let sent = peer
+            .control
+            .try_send(ControlMessage::Listen(address(), send));
+        assert!(sent.is_ok(), "the control lane has room");
+        let bound = loop {
+            match listening.try_recv() {
+                Ok(bound) => break bound,
+                Err(_) => io.sleep(LOOK_EVERY).await,
+            }
+        };
+        assert_eq!(bound.expect("the address is free"), address());
+    }
+    ready.set(true);
+}
+
+/// Waits for something that must happen.
+pub async fn within(io: &SimIo, what: &str, mut happened: impl FnMut() -> bool) {
+    let deadline = io.now() + PATIENCE;
+    while !happened() {
+        assert!(io.now() < deadline, "{what} takes longer than {PATIENCE:?}");
+        io.sleep(LOOK_EVERY).await;
+    }
+}

@@ -1,0 +1,189 @@
+//! What may go wrong in a history.
+
+use std::time::Duration;
+
+use millstream::io::{
+    Clock as _,
+    sim::{CrashPolicy, DiskTimes, Errno, Fault as DiskFault, Operation},
+};
+use millstream_protocol::{
+    ErrorCode, Offset, PartitionIndex, TopicPartition,
+    messages::{DeleteRecordsPartition, DeleteRecordsRequest},
+};
+
+use crate::{
+    broker::{BROKER, CLIENTS},
+    scenario::World,
+};
+
+/// A kind of fault; the seed fills in the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The power goes: what was not flushed is lost, kept, torn, reordered.
+    PowerCut,
+    /// The power goes while the broker starts.
+    PowerCutAtStart,
+    /// A clean stop and start.
+    Restart,
+    /// Every connection is reset.
+    Reset,
+    /// Clients close their connections with requests under way.
+    Close,
+    /// Nothing gets through for a while.
+    Block,
+    /// The disk is slow for a while.
+    SlowDisk,
+    /// An operation of the disk fails; later the broker is restarted.
+    FailingDisk,
+    /// Nothing can be allocated for a while.
+    FullDisk,
+    /// A topic is deleted and created again.
+    Recreate,
+    /// Records are deleted.
+    Trim,
+}
+
+impl Fault {
+    /// Faults of the network alone.
+    pub const NETWORK: [Self; 3] = [Self::Reset, Self::Close, Self::Block];
+    /// Faults of the power, and restarts.
+    pub const POWER: [Self; 3] = [Self::PowerCut, Self::PowerCutAtStart, Self::Restart];
+
+    /// Strikes, and returns when the worst is over.
+    pub async fn strike(self, world: &mut World) {
+        match self {
+            Self::PowerCut => {
+                let policy = any_policy(world);
+                world.cut_power(policy).await;
+            }
+            Self::PowerCutAtStart => {
+                let policy = any_policy(world);
+                world.cut_power(policy).await;
+                pause(world, 20).await;
+                let policy = any_policy(world);
+                world.cut_power(policy).await;
+            }
+            Self::Restart => {
+                world.broker.stop().await;
+                world.start();
+            }
+            Self::Reset => world.io.sim_net().reset_connections(CLIENTS),
+            Self::Close => close_some(world),
+            Self::Block => {
+                world.io.sim_net().block(BROKER, CLIENTS);
+                pause(world, 6_000).await;
+                world.io.sim_net().unblock_all();
+            }
+            Self::SlowDisk => {
+                let factor = 1 << world.random.below(8);
+                let times = DiskTimes::default().slower(factor);
+                world.broker.disk().set_times(times);
+                pause(world, 2_000).await;
+                world.broker.disk().set_times(DiskTimes::default());
+            }
+            Self::FailingDisk => failing_disk(world).await,
+            Self::FullDisk => {
+                let full = DiskFault::always(Operation::Allocate, Errno::NoSpace);
+                world.broker.disk().fail(full);
+                pause(world, 2_000).await;
+                world.broker.disk().heal();
+            }
+            Self::Recreate => recreate(world).await,
+            Self::Trim => trim(world).await,
+        }
+    }
+}
+
+async fn pause(world: &mut World, most_ms: u64) {
+    let pause = Duration::from_micros(world.random.below(most_ms * 1_000));
+    world.io.sleep(pause).await;
+}
+
+fn any_policy(world: &mut World) -> CrashPolicy {
+    match world.random.below(4) {
+        0 => CrashPolicy::DropAll,
+        1 => CrashPolicy::KeepAll,
+        _ => CrashPolicy::Random {
+            seed: world.random.next_u64(),
+        },
+    }
+}
+
+fn close_some(world: &mut World) {
+    for producer in &world.producers {
+        if world.random.chance(60) {
+            producer.connections().close();
+        }
+    }
+    for consumer in &world.consumers {
+        if world.random.chance(60) {
+            consumer.connections().close();
+        }
+    }
+}
+
+async fn failing_disk(world: &mut World) {
+    let operations = [
+        Operation::Write,
+        Operation::SyncData,
+        Operation::Create,
+        Operation::SyncDir,
+        Operation::Allocate,
+    ];
+    let operation = operations[world.random.index(operations.len())];
+    let nth = 1 + world.random.below(6);
+    let fault = DiskFault::nth(operation, nth, Errno::Io);
+    world.broker.disk().fail(fault.on("topics"));
+    pause(world, 2_000).await;
+    // What failed stays failed until someone has looked after the disk and started again.
+    let policy = any_policy(world);
+    world.cut_power(policy).await;
+}
+
+async fn recreate(world: &mut World) {
+    let count = world.scenario.topics.len();
+    let topic = world.scenario.topics[world.random.index(count)].clone();
+    world.broker.ready().await;
+    world.delete(&topic.name).await;
+    // At once, or when its clients have noticed.
+    if world.random.chance(50) {
+        pause(world, 500).await;
+    }
+    world.create(&topic).await;
+}
+
+async fn trim(world: &mut World) {
+    let image = world.broker.metadata().image();
+    let count = world.scenario.topics.len();
+    let name = &world.scenario.topics[world.random.index(count)].name;
+    let topic = image.topic_named(name).expect("every topic is there");
+    let partition = PartitionIndex(
+        u32::try_from(world.random.below(topic.partitions.len() as u64)).expect("few"),
+    );
+    let at = TopicPartition {
+        topic: topic.id,
+        partition,
+    };
+    let end = world.oracle.borrow().shown(at);
+    let before_offset =
+        Offset(i64::try_from(world.random.below(end.0.unsigned_abs() + 1)).expect("small"));
+    world.oracle.borrow_mut().trimming(at, before_offset);
+    let entry = DeleteRecordsPartition {
+        topic: at.topic,
+        partition,
+        before_offset,
+    };
+    let done = world
+        .ask(&DeleteRecordsRequest {
+            partitions: vec![entry],
+        })
+        .await;
+    let done = &done.partitions[0];
+    let may_fail = done.error.is_retriable();
+    assert!(
+        done.error == ErrorCode::None || may_fail,
+        "{:?} {}",
+        done.error,
+        done.message
+    );
+}
