@@ -40,6 +40,10 @@ impl<I: Io> Shard<I> {
         if self.control.image_index() == self.image.borrow().index && !at_start {
             return;
         }
+        if self.stop.get() {
+            // A partition that is being closed must not be opened beside itself.
+            return;
+        }
         let newest = self.control.image();
         let before = self.image.replace(Arc::clone(&newest));
         for topic in newest.topics() {
@@ -114,6 +118,9 @@ impl<I: Io> Shard<I> {
         // The topic may have been deleted or altered meanwhile.
         let image = Arc::clone(&self.image.borrow());
         let Some(topic) = image.topic(id.topic) else {
+            if let Slot::Open(shell) = slot {
+                self.remove(id, shell);
+            }
             return;
         };
         if let (Slot::Open(shell), Some(partition)) = (&slot, topic.partition(id.partition)) {
@@ -143,17 +150,21 @@ impl<I: Io> Shard<I> {
         for id in gone {
             let slot = self.partitions.borrow_mut().remove(&id);
             if let Some(Slot::Open(shell)) = slot {
-                self.loading.set(self.loading.get() + 1);
-                let shard = Rc::clone(self);
-                self.io().spawn(TaskClass::Background, async move {
-                    if let Err(error) = shell.remove().await {
-                        tracing::warn!(partition = %id, %error, "files could not be removed");
-                    }
-                    shard.loading.set(shard.loading.get() - 1);
-                    shard.loaded.raise();
-                });
+                self.remove(id, shell);
             }
         }
+    }
+
+    fn remove(self: &Rc<Self>, id: TopicPartition, shell: Rc<PartitionShell<I>>) {
+        self.loading.set(self.loading.get() + 1);
+        let shard = Rc::clone(self);
+        self.io().spawn(TaskClass::Background, async move {
+            if let Err(error) = shell.remove().await {
+                tracing::warn!(partition = %id, %error, "files could not be removed");
+            }
+            shard.loading.set(shard.loading.get() - 1);
+            shard.loaded.raise();
+        });
     }
 
     /// Removes this shard's files of a deleted topic, then tells shard 0.
