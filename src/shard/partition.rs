@@ -1,5 +1,8 @@
 //! The shell of one partition: performs what its machine decides, on its log.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     cell::{Cell, OnceCell, RefCell},
     rc::{Rc, Weak},
@@ -8,6 +11,7 @@ use std::{
 use millstream_protocol::{
     ErrorCode, LeaderEpoch, Offset, TopicPartition,
     batch::{BatchError, BatchHeader, Batches, place_all, set_append_time},
+    limits::MAX_BATCH_SIZE,
 };
 
 use crate::{
@@ -187,6 +191,13 @@ impl<I: Io> PartitionShell<I> {
 
     /// Checks what a producer sent, and stamps the time where the topic wants the broker's.
     fn prepare(&self, records: &mut [u8], now_ms: i64) -> Result<Vec<BatchHeader>, BatchError> {
+        if records.len() > MAX_BATCH_SIZE as usize {
+            // A frame holds a little more, and many batches of any size.
+            return Err(BatchError::TooLarge {
+                size: u32::try_from(records.len()).unwrap_or(u32::MAX),
+                limit: MAX_BATCH_SIZE,
+            });
+        }
         let mut batches = Vec::with_capacity(1);
         for batch in Batches::produced(records, self.max_batch_size.get()) {
             batches.push(batch?.0);
