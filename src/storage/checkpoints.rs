@@ -207,7 +207,8 @@ impl<I: Io> Log<I> {
     pub(super) async fn move_log_start(&self, offset: Offset) -> Result<(), LogError> {
         {
             let state = self.state.borrow();
-            state.writable()?;
+            // On a full disk above all: this is what makes room.
+            state.changeable()?;
             state.check_range(offset)?;
         }
         self.flush_through(offset).await?;
@@ -243,25 +244,29 @@ impl<I: Io> Log<I> {
         if bases.is_empty() {
             return Ok(());
         }
+        let (first, lives) = {
+            let state = self.state.borrow();
+            let mut kept = state.segments.0.keys().skip(bases.len());
+            let first = kept.next().copied().unwrap_or(state.log_start);
+            let mut lives = state.incarnations.clone();
+            lives.forget_below(first);
+            (first, lives)
+        };
         // The older slot may still name them: it must not outlive them.
-        let checkpoint = {
+        let mut next = self.present_checkpoint().await?;
+        next.rolled.retain(|segment| segment.base >= first.0);
+        next.incarnations = lives.entries();
+        self.write_checkpoint(&next, true).await?;
+        {
             let state = &mut *self.state.borrow_mut();
-            for base in &bases {
-                state.segments.0.remove(base);
-            }
-            let first = state.segments.0.keys().next().copied();
-            let first = first.unwrap_or(state.log_start);
-            state.incarnations.forget_below(first);
+            state.segments.0.retain(|base, _| *base >= first);
+            state.incarnations = lives;
             let log_start = state.log_start;
             let older = |pair: &[_]| matches!(pair, [_, (_, start)] if *start <= log_start);
             while state.epochs.get(..2).is_some_and(older) {
                 state.epochs.remove(0);
             }
-            first
-        };
-        let mut next = self.present_checkpoint().await?;
-        next.rolled.retain(|segment| segment.base >= checkpoint.0);
-        self.write_checkpoint(&next, true).await?;
+        }
         self.remove_segments(&bases).await
     }
 

@@ -329,6 +329,12 @@ impl<I: Io> Log<I> {
 impl<B: crate::io::Buffer> State<B> {
     /// Nothing stands against an append.
     pub fn writable(&self) -> Result<(), LogError> {
+        self.changeable()?;
+        self.stuck().map_or(Ok(()), Err)
+    }
+
+    /// Nothing stands against a change that needs no more space.
+    pub fn changeable(&self) -> Result<(), LogError> {
         if let Some(damage) = &self.damage {
             let below = damage.below;
             return Err(LogError::Damaged { below });
@@ -336,10 +342,7 @@ impl<B: crate::io::Buffer> State<B> {
         if self.closing {
             return Err(LogError::Closed);
         }
-        match self.stuck() {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+        self.failed.clone().map_or(Ok(()), Err)
     }
 
     /// The offset lies in the log, or is its end.

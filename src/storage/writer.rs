@@ -41,7 +41,9 @@ impl<I: Io> Log<I> {
 
     fn next_step(&self) -> Option<Step<<I as Disk>::Buffer>> {
         let state = &mut *self.state.borrow_mut();
-        if state.failed.is_some() || state.damage.is_some() {
+        // A log that closes on a full disk tries no more: each refusal would ask for the next.
+        let given_up = state.closing && state.disk_full.is_some();
+        if state.failed.is_some() || state.damage.is_some() || given_up {
             return None;
         }
         let durable = state.appender.durable().next;

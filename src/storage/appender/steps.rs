@@ -43,7 +43,7 @@ impl<B: Buffer> Appender<B> {
         let tail = match self.tail {
             // A sealing chunk stays where it is: it has no record that a segment could begin with.
             Some(tail) if size == 0 || !rolls(&tail, disk_size, options, now_ms) => tail,
-            _ => return self.create(base, disk_size),
+            _ => return self.create(base, disk_size, options),
         };
         if tail.position + disk_size > tail.allocated {
             return self.allocate(&tail, disk_size, options);
@@ -84,12 +84,13 @@ impl<B: Buffer> Appender<B> {
         }
     }
 
-    fn create(&mut self, base: Offset, disk_size: u64) -> Option<Step<B>> {
+    fn create(&mut self, base: Offset, room: u64, options: &LogOptions) -> Option<Step<B>> {
         if self.preparing {
             return None;
         }
         self.preparing = true;
-        let size = self.next_allocation.max(SEGMENT_HEADER_SIZE + disk_size);
+        let wanted = self.next_allocation.min(segment_size(options));
+        let size = wanted.max(SEGMENT_HEADER_SIZE + room);
         Some(Step::Create { base, size })
     }
 
