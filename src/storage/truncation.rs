@@ -53,7 +53,15 @@ impl<I: Io> Log<I> {
         checkpoint.flushed = position.next.0;
         checkpoint.log_start = checkpoint.log_start.min(position.next.0);
         // Both: an older slot would take the old life's chunks for data.
-        self.write_checkpoint(&checkpoint, true).await?;
+        let before = self.state.borrow().checkpoint_sequence;
+        if let Err(error) = self.write_checkpoint(&checkpoint, true).await {
+            if self.state.borrow().checkpoint_sequence > before {
+                // The new life is on disk: what this one would append could not be found again.
+                let full = io::ErrorKind::StorageFull.into();
+                self.fail("truncating", &self.dir, full);
+            }
+            return Err(error);
+        }
         let removed = self.forget_from(position, lives);
         self.cut_files(position, &removed).await?;
         Ok(position.next)

@@ -261,6 +261,8 @@ impl<I: Io> Log<I> {
             }
             io.sleep_until(last + pause).await;
         }
+        // A truncation under way counts on nothing being written.
+        let held = self.slots.hold().await;
         {
             let state = &mut *self.state.borrow_mut();
             state.seal_timer = false;
@@ -272,6 +274,7 @@ impl<I: Io> Log<I> {
                 }
             }
         }
+        drop(held);
         self.pump();
     }
 
