@@ -1,11 +1,15 @@
 //! Is there an io_uring that the broker may use?
 
-use std::{fs, io};
+use std::{fs, io, thread, time::Duration};
 
 use rustix::io::Errno;
 
 /// The oldest kernel that has every operation the broker submits, as (major, minor).
 const MIN_KERNEL: (u32, u32) = (5, 15);
+
+/// How often, and with what pause, memory that is lacking is asked for again.
+const MEMORY_ATTEMPTS: u32 = 40;
+const MEMORY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why io_uring cannot be used, with the remedy.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,6 +57,10 @@ pub enum KernelError {
 ///
 /// # Errors
 /// Why there can be none, and what to do about it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nothing runs yet that a pause could block"
+)]
 pub fn check_kernel() -> Result<(), KernelError> {
     let release = rustix::system::uname()
         .release()
@@ -61,13 +69,18 @@ pub fn check_kernel() -> Result<(), KernelError> {
     if version_of(&release).is_some_and(|version| version < MIN_KERNEL) {
         return Err(KernelError::TooOld { release });
     }
-    match io_uring::IoUring::new(8) {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok();
-            Err(diagnose(&error, disabled.as_deref().map(str::trim)))
+    let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok();
+    for attempt in 1.. {
+        let Err(error) = io_uring::IoUring::new(8) else {
+            break;
+        };
+        match diagnose(&error, disabled.as_deref().map(str::trim)) {
+            // A broker that was just killed gives its locked memory back a moment later.
+            KernelError::Memlock if attempt < MEMORY_ATTEMPTS => thread::sleep(MEMORY_PAUSE),
+            error => return Err(error),
         }
     }
+    Ok(())
 }
 
 fn version_of(release: &str) -> Option<(u32, u32)> {

@@ -2,6 +2,8 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::io::glommio::locked_memory_limit;
+
 /// Fewer open files than this and a handful of partitions and clients already hit the limit.
 pub const MIN_OPEN_FILES: u64 = 1024;
 
@@ -40,9 +42,12 @@ pub enum LimitError {
 pub fn raise_limits() -> Result<u64, LimitError> {
     let open_files = raise(Resource::Nofile);
     let locked_bytes = raise(Resource::Memlock);
-    // Root locks what it likes; it is asked only where the limit would refuse.
-    let unlimited = rustix::process::geteuid().is_root();
-    judge(open_files, if unlimited { None } else { locked_bytes })?;
+    judge(open_files, locked_bytes)?;
+    if locked_memory_limit().is_some() {
+        // A registered buffer within a huge page counts as the whole page: a few would use up what a
+        // stock host allows. Where this is not known, registering fails and costs only speed.
+        let _ = rustix::thread::disable_transparent_huge_pages(true);
+    }
     Ok(open_files.unwrap_or(u64::MAX))
 }
 

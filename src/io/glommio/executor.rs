@@ -14,9 +14,13 @@ use futures_util::future::{Either, select};
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement, PoolPlacement};
 use rustix::{io::Errno, process::Resource};
 
-use super::{GlommioIo, pulse, system_error};
+use super::{
+    GlommioIo,
+    memlock::{self, locked_memory_limit},
+    pulse, system_error,
+};
 
-/// Entries of each ring, unless told otherwise: deep, so that cancellations never wait for room (see `closing`).
+/// Entries of each ring, unless told otherwise or memory is scarce (`memlock`): deep, so that cancellations never wait for room (see `closing`).
 const RING_DEPTH: usize = 4096;
 /// How long a task may hold up the rings; also bounds how late a wake from another thread is seen.
 const PREEMPT_TIMER: Duration = Duration::from_millis(1);
@@ -24,12 +28,11 @@ const PREEMPT_TIMER: Duration = Duration::from_millis(1);
 const START_PATIENCE: Duration = Duration::from_millis(500);
 /// It takes a thread that loses its processor for a millisecond at one place, each time.
 const START_ATTEMPTS: usize = 10;
+/// How often, and with what pause, locked memory that is lacking is asked for again.
+const MEMORY_ATTEMPTS: u32 = 40;
+const MEMORY_PAUSE: Duration = Duration::from_millis(50);
 /// Threads of each shard for calls that block.
 const BLOCKING_THREAD_COUNT: usize = 2;
-/// Registered memory of a shard at most.
-const IO_MEMORY_SIZE_MAX: u64 = 8 << 20;
-/// glommio takes no less.
-const IO_MEMORY_SIZE_MIN: u64 = 64 << 10;
 /// glommio refuses to start below this.
 const MEMLOCK_SIZE_MIN: u64 = 512 << 10;
 
@@ -195,28 +198,38 @@ where
     result
 }
 
+/// Locked memory of a broker that was just killed is given back a moment after its process is gone, so
+/// a lack of it is waited out.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the thread has no executor yet that a pause could block"
+)]
 fn make_executor(cpu: Option<usize>, options: &ShardOptions) -> io::Result<LocalExecutor> {
+    for _ in 1..MEMORY_ATTEMPTS {
+        match try_executor(cpu, options) {
+            Err(error) if error.kind() == io::ErrorKind::OutOfMemory => thread::sleep(MEMORY_PAUSE),
+            other => return other,
+        }
+    }
+    try_executor(cpu, options)
+}
+
+fn try_executor(cpu: Option<usize>, options: &ShardOptions) -> io::Result<LocalExecutor> {
     let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
-    let memlock = rustix::process::getrlimit(Resource::Memlock).current;
-    let io_memory = io_memory_size(memlock, options.shard_count);
+    let rings = memlock::plan(
+        locked_memory_limit(),
+        options.shard_count,
+        options.ring_depth,
+    );
     let mut builder = LocalExecutorBuilder::new(placement)
-        .ring_depth(options.ring_depth)
+        .ring_depth(rings.depth)
         .preempt_timer(PREEMPT_TIMER)
-        .io_memory(io_memory)
+        .io_memory(rings.io_memory)
         .blocking_thread_pool_placement(PoolPlacement::Unbound(BLOCKING_THREAD_COUNT));
     if let Some(spin) = options.spin {
         builder = builder.spin_before_park(spin);
     }
     builder.make().map_err(system_error)
-}
-
-/// Each of a shard's three rings pins this memory; a quarter is left for the rest of the process.
-fn io_memory_size(memlock: Option<u64>, shard_count: usize) -> usize {
-    let share = memlock.map_or(IO_MEMORY_SIZE_MAX, |limit| {
-        limit / (4 * shard_count.max(1) as u64)
-    });
-    let size = share.clamp(IO_MEMORY_SIZE_MIN, IO_MEMORY_SIZE_MAX);
-    usize::try_from(size).expect("at most 8 MiB")
 }
 
 /// Whether this host lets us use io_uring.
@@ -275,14 +288,6 @@ fn setup_remedy(errno: Errno, disabled: Option<&str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn registered_memory_stays_below_the_limit() {
-        assert_eq!(io_memory_size(Some(8 << 20), 2), 1 << 20);
-        assert_eq!(io_memory_size(Some(8 << 20), 1_000), 64 << 10);
-        assert_eq!(io_memory_size(None, 2), 8 << 20);
-        assert_eq!(io_memory_size(Some(u64::MAX), 0), 8 << 20);
-    }
 
     #[test]
     fn each_refusal_names_its_remedy() {

@@ -9,6 +9,7 @@ mod closing;
 mod disk;
 mod executor;
 mod file;
+mod memlock;
 mod net;
 mod pulse;
 mod readiness;
@@ -37,6 +38,7 @@ use timers::{Sleep, Timers};
 pub use buffer::GlommioBuffer;
 pub use executor::{ShardOptions, ShardThread, io_uring_available, spawn_shard};
 pub use file::GlommioFile;
+pub use memlock::locked_memory_limit;
 pub use net::{GlommioDetached, GlommioListener, GlommioStream};
 
 /// How often a task that matters looks whether another should run.
