@@ -7,6 +7,7 @@ pub mod partition;
 
 mod catalog;
 mod fetch;
+mod forwarded;
 mod metadata;
 mod offsets;
 mod plane;
@@ -41,6 +42,7 @@ use crate::{
 
 use self::{
     catalog::Slot,
+    forwarded::Forwarded,
     metrics::ShardCounters,
     router::{Message, Missing, owner_of},
 };
@@ -99,6 +101,8 @@ pub struct Shard<I: Io> {
     reply_budget: Rc<Budget>,
     /// Fetches that wait for records.
     waiting_fetches: Cell<usize>,
+    /// Bytes of produces that other shards were given and have not answered.
+    forwarded: Rc<Forwarded>,
     sent_bytes: Rc<Cell<u64>>,
     partitions: RefCell<BTreeMap<TopicPartition, Slot<I>>>,
     image: RefCell<Arc<MetadataImage>>,
@@ -143,6 +147,7 @@ impl<I: Io> Shard<I> {
             buffers: Buffers::new(config.memory / 4),
             reply_budget: Budget::new(config.memory / 8),
             waiting_fetches: Cell::new(0),
+            forwarded: Rc::default(),
             sent_bytes: Rc::default(),
             partitions: RefCell::default(),
             image,
@@ -416,6 +421,7 @@ impl<I: Io> Service<I> for Shard<I> {
 
     async fn room(&self) {
         self.storage.room().await;
+        self.forwarded.room(self.config.memory / 8).await;
     }
 
     fn buffers(&self) -> &Rc<Buffers> {

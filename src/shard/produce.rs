@@ -198,6 +198,7 @@ impl<I: Io> Shard<I> {
         let mut parts = self.split_by_owner(entries, partition_of);
         let starts = starts_of(entries);
         let mut answers = Vec::with_capacity(parts.len());
+        let under_way = self.forwarded.add(records.len());
         for (shard, part) in &mut parts {
             let partitions: Vec<_> = part.iter().map(|at| entries[*at].clone()).collect();
             let mut bytes = Vec::new();
@@ -224,6 +225,7 @@ impl<I: Io> Shard<I> {
                     }
                 }
             }
+            drop(under_way);
             when_done(results);
         });
     }
