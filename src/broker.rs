@@ -76,13 +76,13 @@ pub struct BrokerSettings {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A shard's executor could not be made.
-    #[error("shard {0} could not be started: {1}")]
+    #[error("shard {0} could not be started")]
     Shard(u32, #[source] io::Error),
     /// A shard ended while it opened its partitions; its thread has said why.
     #[error("shard {0} ended while it started")]
     ShardEnded(u32),
     /// The address is taken or not ours.
-    #[error("cannot listen on {0}: {1}")]
+    #[error("cannot listen on {0}")]
     Listen(SocketAddr, #[source] io::Error),
 }
 

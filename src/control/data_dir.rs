@@ -22,7 +22,7 @@ const IGNORED: [&str; 4] = ["LOCK", "lost+found", "FORMAT.new", ".disk-probe"];
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
     /// The operating system refused.
-    #[error("cannot {doing} {path}: {source}")]
+    #[error("cannot {doing} {path}")]
     Io {
         /// What was being done.
         doing: &'static str,

@@ -59,7 +59,7 @@ pub enum MetadataLogError {
         reason: String,
     },
     /// Something in it cannot be read.
-    #[error("metadata log {path}, {what}: {source}")]
+    #[error("metadata log {path}, {what}")]
     Unreadable {
         /// The file.
         path: PathBuf,

@@ -62,7 +62,7 @@ pub enum StartError {
     #[error(transparent)]
     Log(#[from] MetadataLogError),
     /// The snapshot in it.
-    #[error("the snapshot in the metadata log: {0}")]
+    #[error("the snapshot in the metadata log cannot be read")]
     Snapshot(#[from] FormatError),
     /// No thread can be had.
     #[error("cannot start the control thread: {0}")]

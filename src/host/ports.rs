@@ -47,7 +47,7 @@ pub enum PortError {
         setting: &'static str,
     },
     /// Something else.
-    #[error("cannot listen on {address} (--{setting}): {source}")]
+    #[error("cannot listen on {address} (--{setting})")]
     Other {
         /// The address.
         address: SocketAddr,

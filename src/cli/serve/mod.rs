@@ -10,6 +10,7 @@ mod signals;
 mod watch;
 
 use std::{
+    io::{self, Write},
     process::ExitCode,
     sync::{
         Arc,
@@ -54,9 +55,11 @@ impl ServeArgs {
     /// What the settings, the host or the data directory lack, in one sentence.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let environment = Environment::of_process();
-        let resolved = self.flags.resolve(&environment).map_err(failure::usage)?;
+        let resolved = self.flags.resolve(&environment);
+        let resolved =
+            resolved.map_err(|error| failure::usage(format!("{:#}", anyhow::Error::new(error))))?;
         if self.flags.print_config {
-            print!("{resolved}");
+            write!(io::stdout(), "{resolved}")?;
             return Ok(ExitCode::SUCCESS);
         }
         logging::start(resolved.settings.log_format, &resolved.settings.log_level);
