@@ -11,19 +11,19 @@ use std::{
 
 use futures_util::future::{Either, select};
 use millstream_protocol::{
-    ErrorCode, FRAME_HEADER_SIZE, FrameFlags, ShardId, Wire,
-    messages::{ErrorReply, HandshakeRequest, HandshakeResponse, encode_body},
+    FRAME_HEADER_SIZE, ShardId,
+    messages::{HandshakeRequest, HandshakeResponse},
 };
 
 use crate::{
     io::{Io, Net, Signal, Stream},
     net::{
-        Budget, Buffers,
-        outbox::{Charge, Outbox, Reply},
+        Budget, Buffers, Permit,
+        outbox::Outbox,
         receive::{Frame, ReceiveError, Receiver},
+        reply::{CONNECTION_SHARE, Connection, ReplyTo},
     },
-    session::{Action, Request, Session, Ticket},
-    storage::Slice,
+    session::{Action, Request, Session},
 };
 
 /// A connection on its way to another shard, its handshake read and not yet answered.
@@ -67,6 +67,9 @@ pub trait Service<I: Io>: 'static {
     /// Waits while too much is appended and not yet durable.
     async fn room(&self);
 
+    /// Waits for memory that serving a request takes besides its frame; given back when it is answered.
+    async fn admit(&self, request: &Request, records_size: usize) -> Option<Permit>;
+
     /// Receive buffers.
     fn buffers(&self) -> &Rc<Buffers>;
 
@@ -96,153 +99,6 @@ pub trait Service<I: Io>: 'static {
 
     /// The broker is on its way down.
     fn is_stopping(&self) -> bool;
-}
-
-/// The part of a shard's memory for replies that one connection may hold: one that does not read
-/// what it asked for can't keep everyone else from being answered.
-const CONNECTION_SHARE: usize = 4;
-
-struct Connection<I: Io> {
-    session: RefCell<Session<Reply<I::Buffer>>>,
-    outbox: Rc<Outbox<I>>,
-    answered: Signal,
-    /// Bytes of request bodies that are owed an answer.
-    asking: Cell<usize>,
-    /// The shard's memory for replies, and what this connection may take of it.
-    replies: Rc<Budget>,
-    own_replies: Rc<Budget>,
-    /// The client asks for nothing more; raised then.
-    ended: Cell<bool>,
-    end: Signal,
-}
-
-/// Where the answer to one request goes. Dropped without an answer, it answers `Internal`, so that
-/// no client waits for ever.
-pub struct ReplyTo<I: Io> {
-    connection: Rc<Connection<I>>,
-    ticket: Option<Ticket>,
-    /// Bytes of the request's body.
-    asking: usize,
-}
-
-impl<I: Io> ReplyTo<I> {
-    /// Sends the answer.
-    pub fn send<M: Wire>(self, message: &M) {
-        self.send_with(message, Vec::new(), Charge::new());
-    }
-
-    /// Sends the answer with record batches behind it.
-    pub fn send_with<M: Wire>(
-        mut self,
-        message: &M,
-        pieces: Vec<Slice<I::Buffer>>,
-        charge: Charge,
-    ) {
-        if let Some(ticket) = self.ticket.take() {
-            let records = pieces.iter().map(Slice::size).sum();
-            let head = frame_head(ticket, FrameFlags::default(), message, records);
-            self.connection.answer(
-                ticket,
-                Reply {
-                    head,
-                    pieces,
-                    _charge: charge,
-                },
-            );
-        }
-    }
-
-    /// Sends an error.
-    pub fn refuse(mut self, error: ErrorCode, message: impl Into<String>) {
-        if let Some(ticket) = self.ticket.take() {
-            self.connection.refuse(ticket, error, message.into());
-        }
-    }
-
-    /// Answers a handshake. An error in it ends the session.
-    fn welcome(self, answer: &HandshakeResponse) {
-        if answer.error != ErrorCode::None {
-            self.connection.session.borrow_mut().close();
-        }
-        self.send(answer);
-    }
-
-    /// The most bytes of record batches that one answer may carry here.
-    pub fn most_records(&self) -> usize {
-        self.connection.own_replies.total() / 2
-    }
-
-    /// Takes memory for so many bytes of record batches, when there is some.
-    pub async fn reserve(&self, bytes: usize) -> Charge {
-        let own = self.connection.own_replies.take(bytes).await;
-        let shared = self.connection.replies.take(bytes).await;
-        vec![own, shared]
-    }
-
-    /// Waits until the answer could go out at once: where replies are wanted in order, when all
-    /// before it have been answered.
-    pub async fn turn(&self) {
-        let Some(ticket) = self.ticket else { return };
-        let connection = &self.connection;
-        let is_next = || connection.session.borrow().is_next(ticket);
-        connection.answered.wait_until(is_next).await;
-    }
-
-    /// Whether nobody waits for more: the client asks for nothing any more, or can't be answered.
-    pub fn is_gone(&self) -> bool {
-        self.connection.ended.get() || self.connection.outbox.is_broken()
-    }
-
-    /// Waits for [`ReplyTo::is_gone`].
-    pub async fn gone(&self) {
-        let connection = &self.connection;
-        let end = pin!(connection.end.wait_until(|| connection.ended.get()));
-        let broken = pin!(connection.outbox.broken());
-        select(end, broken).await;
-    }
-}
-
-impl<I: Io> Drop for ReplyTo<I> {
-    fn drop(&mut self) {
-        let asking = &self.connection.asking;
-        asking.set(asking.get() - self.asking);
-        if let Some(ticket) = self.ticket.take() {
-            let message = "the broker dropped this request".to_owned();
-            self.connection.refuse(ticket, ErrorCode::Internal, message);
-        }
-        self.connection.answered.raise();
-    }
-}
-
-fn frame_head<M: Wire>(ticket: Ticket, flags: FrameFlags, message: &M, records: usize) -> Vec<u8> {
-    let body = encode_body(message);
-    let body_size = u32::try_from(body.len()).expect("replies are bounded by their requests");
-    let records_size = u32::try_from(records).expect("records of a reply are bounded");
-    let header = ticket.header(flags, body_size, records_size).encode();
-    [header.as_slice(), &body].concat()
-}
-
-impl<I: Io> Connection<I> {
-    fn answer(&self, ticket: Ticket, reply: Reply<I::Buffer>) {
-        let outbox = &self.outbox;
-        self.session
-            .borrow_mut()
-            .answered(ticket, reply, |reply| outbox.push(reply));
-        self.answered.raise();
-    }
-
-    fn refuse(&self, ticket: Ticket, error: ErrorCode, message: String) {
-        let reply = ErrorReply { error, message };
-        let head = frame_head(ticket, FrameFlags::ERROR, &reply, 0);
-        self.answer(
-            ticket,
-            Reply {
-                head,
-                pieces: Vec::new(),
-                _charge: Charge::new(),
-            },
-        );
-    }
 }
 
 /// Serves a connection from its accept, or from its adoption, to its end.
@@ -386,12 +242,7 @@ impl<I: Io, S: Service<I>> Reader<I, S> {
         self.connection.session.replace(session);
         self.receiver.prepend(leftover).await;
         let answer = self.service.welcome_here(request);
-        ReplyTo {
-            connection: Rc::clone(&self.connection),
-            ticket: Some(ticket),
-            asking: 0,
-        }
-        .welcome(&answer);
+        ReplyTo::new(&self.connection, ticket, 0, None).welcome(&answer);
     }
 
     /// Runs to the connection's end, or until it belongs to another shard.
@@ -448,10 +299,6 @@ impl<I: Io, S: Service<I>> Reader<I, S> {
             if session.is_closing() || connection.outbox.is_broken() {
                 return Err(ReceiveError::Ended);
             }
-            // Whole frames may be here already, and more behind them: none of them is taken now.
-            if self.service.is_stopping() {
-                return Err(ReceiveError::Stopping);
-            }
             (session.max_frame_size(), session.deadline())
         };
         let service = &self.service;
@@ -461,7 +308,7 @@ impl<I: Io, S: Service<I>> Reader<I, S> {
             Either::Left((frame, _)) => frame?,
             Either::Right(((), _)) => return Err(ReceiveError::Stopping),
         };
-        Ok(take_frame(service, connection, frame))
+        Ok(take_frame(service, connection, frame).await)
     }
 
     /// Takes the socket out of a connection on which nothing was answered yet.
@@ -489,7 +336,7 @@ impl<I: Io, S: Service<I>> Reader<I, S> {
     }
 }
 
-fn take_frame<I: Io, S: Service<I>>(
+async fn take_frame<I: Io, S: Service<I>>(
     service: &Rc<S>,
     connection: &Rc<Connection<I>>,
     frame: Frame<'_>,
@@ -500,17 +347,11 @@ fn take_frame<I: Io, S: Service<I>>(
         .borrow_mut()
         .frame(&frame.header, frame.body);
     let asking = frame.body.len();
-    let reply_to = |ticket| {
-        connection.asking.set(connection.asking.get() + asking);
-        ReplyTo {
-            connection: Rc::clone(connection),
-            ticket: Some(ticket),
-            asking,
-        }
-    };
+    let reply_to = |ticket, permit| ReplyTo::new(connection, ticket, asking, permit);
     match action {
         Action::Serve { ticket, request } => {
-            service.serve(request, frame.records, reply_to(ticket));
+            let permit = service.admit(&request, frame.records.len()).await;
+            service.serve(request, frame.records, reply_to(ticket, permit));
         }
         Action::Refuse {
             ticket,
@@ -521,7 +362,7 @@ fn take_frame<I: Io, S: Service<I>>(
             connection.refuse(ticket, error, message);
         }
         Action::Welcome { ticket, request } => match service.welcome(&request) {
-            Welcome::Stay(answer) => reply_to(ticket).welcome(&answer),
+            Welcome::Stay(answer) => reply_to(ticket, None).welcome(&answer),
             Welcome::Move(shard) => {
                 return Next::Move {
                     shard,

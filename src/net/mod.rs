@@ -6,10 +6,12 @@ mod connection;
 mod listener;
 mod outbox;
 mod receive;
+mod reply;
 
 pub use budget::{Budget, Permit};
 pub use buffers::Buffers;
-pub use connection::{Adopted, ReplyTo, Service, Welcome, serve, serve_adopted};
+pub use connection::{Adopted, Service, Welcome, serve, serve_adopted};
 pub use listener::accept_loop;
 pub use outbox::Charge;
 pub use receive::ReceiveError;
+pub use reply::ReplyTo;

@@ -7,7 +7,6 @@ pub mod partition;
 
 mod catalog;
 mod fetch;
-mod forwarded;
 mod metadata;
 mod offsets;
 mod plane;
@@ -33,7 +32,7 @@ use crate::{
     controller::MetadataImage,
     io::{Io, Listener as _, Net, Signal, TaskClass},
     net::{
-        Adopted, Budget, Buffers, ReceiveError, ReplyTo, Service, Welcome, accept_loop,
+        Adopted, Budget, Buffers, Permit, ReceiveError, ReplyTo, Service, Welcome, accept_loop,
         serve_adopted,
     },
     session::Request,
@@ -42,7 +41,6 @@ use crate::{
 
 use self::{
     catalog::Slot,
-    forwarded::Forwarded,
     metrics::ShardCounters,
     router::{Message, Missing, owner_of},
 };
@@ -57,6 +55,9 @@ pub const BROKER_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The cluster's feature level; rises when every broker knows a new format.
 pub const FEATURE_LEVEL: u16 = 1;
+
+/// The part of a shard's memory that may be on its way to other shards at once.
+const FORWARDING_PART: usize = 16;
 
 /// What a shard is told at its start.
 #[derive(Clone, Debug)]
@@ -99,10 +100,10 @@ pub struct Shard<I: Io> {
     storage: Rc<ShardStorage<I>>,
     buffers: Rc<Buffers>,
     reply_budget: Rc<Budget>,
+    /// Memory for record batches on their way to other shards.
+    forwarding: Rc<Budget>,
     /// Fetches that wait for records.
     waiting_fetches: Cell<usize>,
-    /// Bytes of produces that other shards were given and have not answered.
-    forwarded: Rc<Forwarded>,
     sent_bytes: Rc<Cell<u64>>,
     partitions: RefCell<BTreeMap<TopicPartition, Slot<I>>>,
     image: RefCell<Arc<MetadataImage>>,
@@ -146,8 +147,8 @@ impl<I: Io> Shard<I> {
             storage,
             buffers: Buffers::new(config.memory / 4),
             reply_budget: Budget::new(config.memory / 8),
+            forwarding: Budget::new(config.memory / FORWARDING_PART),
             waiting_fetches: Cell::new(0),
-            forwarded: Rc::default(),
             sent_bytes: Rc::default(),
             partitions: RefCell::default(),
             image,
@@ -421,7 +422,16 @@ impl<I: Io> Service<I> for Shard<I> {
 
     async fn room(&self) {
         self.storage.room().await;
-        self.forwarded.room(self.config.memory / 8).await;
+    }
+
+    async fn admit(&self, request: &Request, records_size: usize) -> Option<Permit> {
+        // What goes to other shards waits for their disks, not for ours.
+        match request {
+            Request::Produce(request) if !self.owns_all(request) => {
+                Some(self.forwarding.take(records_size).await)
+            }
+            _ => None,
+        }
     }
 
     fn buffers(&self) -> &Rc<Buffers> {

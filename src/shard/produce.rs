@@ -115,6 +115,12 @@ fn unknown(entry: &ProducePartition) -> ProducePartitionResult {
 }
 
 impl<I: Io> Shard<I> {
+    /// Whether a produce stays on this shard.
+    pub(super) fn owns_all(&self, request: &ProduceRequest) -> bool {
+        let mut entries = request.partitions.iter();
+        entries.all(|entry| self.owns(partition_of(entry)))
+    }
+
     /// Serves a produce of a client.
     pub(super) fn produce(
         self: &Rc<Self>,
@@ -122,10 +128,7 @@ impl<I: Io> Shard<I> {
         records: &mut [u8],
         reply_to: ReplyTo<I>,
     ) {
-        let everything_here = request
-            .partitions
-            .iter()
-            .all(|entry| self.owns(partition_of(entry)));
+        let everything_here = self.owns_all(request);
         let when_done: WhenDone =
             Box::new(move |partitions| reply_to.send(&ProduceResponse { partitions }));
         if everything_here {
@@ -198,7 +201,6 @@ impl<I: Io> Shard<I> {
         let mut parts = self.split_by_owner(entries, partition_of);
         let starts = starts_of(entries);
         let mut answers = Vec::with_capacity(parts.len());
-        let under_way = self.forwarded.add(records.len());
         for (shard, part) in &mut parts {
             let partitions: Vec<_> = part.iter().map(|at| entries[*at].clone()).collect();
             let mut bytes = Vec::new();
@@ -225,7 +227,6 @@ impl<I: Io> Shard<I> {
                     }
                 }
             }
-            drop(under_way);
             when_done(results);
         });
     }

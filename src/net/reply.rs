@@ -1,0 +1,188 @@
+//! Where the answer to a request goes, and what of a connection its answers need.
+
+use std::{
+    cell::{Cell, RefCell},
+    pin::pin,
+    rc::Rc,
+};
+
+use futures_util::future::select;
+use millstream_protocol::{
+    ErrorCode, FrameFlags, Wire,
+    messages::{ErrorReply, HandshakeResponse, encode_body},
+};
+
+use crate::{
+    io::{Io, Signal},
+    net::{
+        Budget, Permit,
+        outbox::{Charge, Outbox, Reply},
+    },
+    session::{Session, Ticket},
+    storage::Slice,
+};
+
+/// The part of a shard's memory for replies that one connection may hold: one that does not read
+/// what it asked for can't keep everyone else from being answered.
+pub(super) const CONNECTION_SHARE: usize = 4;
+
+/// What the reader of a connection and the answers to its requests share.
+pub(super) struct Connection<I: Io> {
+    pub(super) session: RefCell<Session<Reply<I::Buffer>>>,
+    pub(super) outbox: Rc<Outbox<I>>,
+    pub(super) answered: Signal,
+    /// Bytes of request bodies that are owed an answer.
+    pub(super) asking: Cell<usize>,
+    /// The shard's memory for replies, and what this connection may take of it.
+    pub(super) replies: Rc<Budget>,
+    pub(super) own_replies: Rc<Budget>,
+    /// The client asks for nothing more; raised then.
+    pub(super) ended: Cell<bool>,
+    pub(super) end: Signal,
+}
+
+/// Where the answer to one request goes. Dropped without an answer, it answers `Internal`, so that
+/// no client waits for ever.
+pub struct ReplyTo<I: Io> {
+    connection: Rc<Connection<I>>,
+    ticket: Option<Ticket>,
+    /// Bytes of the request's body.
+    asking: usize,
+    _permit: Option<Permit>,
+}
+
+impl<I: Io> ReplyTo<I> {
+    /// The way to answer a request whose body had `asking` bytes. `permit` is kept until then.
+    pub(super) fn new(
+        connection: &Rc<Connection<I>>,
+        ticket: Ticket,
+        asking: usize,
+        permit: Option<Permit>,
+    ) -> Self {
+        connection.asking.set(connection.asking.get() + asking);
+        Self {
+            connection: Rc::clone(connection),
+            ticket: Some(ticket),
+            asking,
+            _permit: permit,
+        }
+    }
+
+    /// Sends the answer.
+    pub fn send<M: Wire>(self, message: &M) {
+        self.send_with(message, Vec::new(), Charge::new());
+    }
+
+    /// Sends the answer with record batches behind it.
+    pub fn send_with<M: Wire>(
+        mut self,
+        message: &M,
+        pieces: Vec<Slice<I::Buffer>>,
+        charge: Charge,
+    ) {
+        if let Some(ticket) = self.ticket.take() {
+            let records = pieces.iter().map(Slice::size).sum();
+            let head = frame_head(ticket, FrameFlags::default(), message, records);
+            self.connection.answer(
+                ticket,
+                Reply {
+                    head,
+                    pieces,
+                    _charge: charge,
+                },
+            );
+        }
+    }
+
+    /// Sends an error.
+    pub fn refuse(mut self, error: ErrorCode, message: impl Into<String>) {
+        if let Some(ticket) = self.ticket.take() {
+            self.connection.refuse(ticket, error, message.into());
+        }
+    }
+
+    /// Answers a handshake. An error in it ends the session.
+    pub(super) fn welcome(self, answer: &HandshakeResponse) {
+        if answer.error != ErrorCode::None {
+            self.connection.session.borrow_mut().close();
+        }
+        self.send(answer);
+    }
+
+    /// The most bytes of record batches that one answer may carry here.
+    pub fn most_records(&self) -> usize {
+        self.connection.own_replies.total() / 2
+    }
+
+    /// Takes memory for so many bytes of record batches, when there is some.
+    pub async fn reserve(&self, bytes: usize) -> Charge {
+        let own = self.connection.own_replies.take(bytes).await;
+        let shared = self.connection.replies.take(bytes).await;
+        vec![own, shared]
+    }
+
+    /// Waits until the answer could go out at once: where replies are wanted in order, when all
+    /// before it have been answered.
+    pub async fn turn(&self) {
+        let Some(ticket) = self.ticket else { return };
+        let connection = &self.connection;
+        let is_next = || connection.session.borrow().is_next(ticket);
+        connection.answered.wait_until(is_next).await;
+    }
+
+    /// Whether nobody waits for more: the client asks for nothing any more, or can't be answered.
+    pub fn is_gone(&self) -> bool {
+        self.connection.ended.get() || self.connection.outbox.is_broken()
+    }
+
+    /// Waits for [`ReplyTo::is_gone`].
+    pub async fn gone(&self) {
+        let connection = &self.connection;
+        let end = pin!(connection.end.wait_until(|| connection.ended.get()));
+        let broken = pin!(connection.outbox.broken());
+        select(end, broken).await;
+    }
+}
+
+impl<I: Io> Drop for ReplyTo<I> {
+    fn drop(&mut self) {
+        let asking = &self.connection.asking;
+        asking.set(asking.get() - self.asking);
+        if let Some(ticket) = self.ticket.take() {
+            let message = "the broker dropped this request".to_owned();
+            self.connection.refuse(ticket, ErrorCode::Internal, message);
+        }
+        self.connection.answered.raise();
+    }
+}
+
+fn frame_head<M: Wire>(ticket: Ticket, flags: FrameFlags, message: &M, records: usize) -> Vec<u8> {
+    let body = encode_body(message);
+    let body_size = u32::try_from(body.len()).expect("replies are bounded by their requests");
+    let records_size = u32::try_from(records).expect("records of a reply are bounded");
+    let header = ticket.header(flags, body_size, records_size).encode();
+    [header.as_slice(), &body].concat()
+}
+
+impl<I: Io> Connection<I> {
+    fn answer(&self, ticket: Ticket, reply: Reply<I::Buffer>) {
+        let outbox = &self.outbox;
+        self.session
+            .borrow_mut()
+            .answered(ticket, reply, |reply| outbox.push(reply));
+        self.answered.raise();
+    }
+
+    pub(super) fn refuse(&self, ticket: Ticket, error: ErrorCode, message: String) {
+        let reply = ErrorReply { error, message };
+        let head = frame_head(ticket, FrameFlags::ERROR, &reply, 0);
+        self.answer(
+            ticket,
+            Reply {
+                head,
+                pieces: Vec::new(),
+                _charge: Charge::new(),
+            },
+        );
+    }
+}
