@@ -1,8 +1,7 @@
 //! `kill -9` of real brokers in the middle of real load. The page cache survives a kill, so this
 //! proves recovery and what clients see of it; the simulated disk proves the flushes.
 //!
-//! `MILLSTREAM_KILLS=20 cargo test --release --test crash kill -- --nocapture` is the long run; the
-//! default is three kills.
+//! `tests/crash/kill9.sh` is the long run, with twenty kills; `MILLSTREAM_KILLS` is three otherwise.
 #![allow(
     clippy::disallowed_methods,
     reason = "how long a real process takes is told, not tested"

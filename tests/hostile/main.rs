@@ -13,12 +13,12 @@
 mod broker;
 mod bystander;
 mod crowd;
-mod fetches;
 mod forwarded;
 mod frames;
 mod memory;
 mod mutate;
 mod peer;
+mod real_text;
 mod refused;
 mod slow;
 mod topics;

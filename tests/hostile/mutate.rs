@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Changed copies of each sample, before and again after the handshake.
-const CHANGES: usize = 150;
+const CHANGES: usize = 300;
 
 /// Connections that misbehave at once.
 const LANES: usize = 4;

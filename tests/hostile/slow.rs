@@ -257,3 +257,79 @@ fn large_claims_sent_slowly_do_not_hold_up_others() {
     println!("large claims: memory at most {} MiB", memory.check() >> 20);
     assert!(broker.is_alive());
 }
+
+/// Produces that name the other shard's partition, sent faster than any disk, by who does not wait.
+#[test]
+fn produces_for_the_other_shard_are_held_back_too() {
+    let Some(mut broker) = Broker::start(&[]) else {
+        return;
+    };
+    let address = broker.address();
+    let info = topics::create(address, "elsewhere", 2);
+    let memory = Watch::begin(broker.pid());
+    let bystander = Bystander::begin(address, "bystander");
+    let records = topics::batch(&[&[9; 1_000_000]]);
+    thread::scope(|scope| {
+        for partition in &info.partitions {
+            let records = &records;
+            scope.spawn(move || {
+                let handshake = HandshakeRequest {
+                    wanted_shard: 1 - partition.shard.0,
+                    ..plain_handshake()
+                };
+                let (mut peer, _) = Peer::greeting(address, &handshake);
+                let request = topics::produce_of(info.id, partition.partition.0, records);
+                for _ in 0..300 {
+                    peer.post(&request, records);
+                }
+                for _ in 0..300 {
+                    match peer.receive() {
+                        Outcome::Answered(frame) => assert!(frame.error().is_none()),
+                        other => panic!("{other:?}"),
+                    }
+                }
+            });
+        }
+    });
+    bystander.finish("produces for the other shard");
+    println!(
+        "for the other shard: memory at most {} MiB",
+        memory.check() >> 20
+    );
+    assert!(broker.is_alive());
+}
+
+/// An operator's stop, with every kind of client still there.
+#[test]
+fn a_stop_does_not_wait_for_those_who_misbehave() {
+    let Some(mut broker) = Broker::start(&[]) else {
+        return;
+    };
+    let address = broker.address();
+    let info = topics::create(address, "target", 2);
+    let mut peers = Vec::new();
+    for _ in 0..50 {
+        peers.push(Peer::silent(address));
+        peers.push(Peer::ready(address));
+        let mut half = Peer::ready(address);
+        half.send(&[100, 0, 0, 0, 6]);
+        peers.push(half);
+        let mut waiting = Peer::ready(address);
+        waiting.post(&topics::fetch_of(info.id, 0, 0, 60_000), &[]);
+        peers.push(waiting);
+    }
+    let metadata = frame_of(
+        Api::Metadata as u16,
+        5,
+        &encode_body(&MetadataRequest::default()),
+        &[],
+    );
+    for shard in [0, 1] {
+        peers.push(ask_without_reading(address, shard, &metadata).0);
+    }
+    let begun = Instant::now();
+    broker.stop();
+    println!("stopped in {:.1?}", begun.elapsed());
+    assert!(begun.elapsed() < PATIENCE);
+    drop(peers);
+}
