@@ -9,7 +9,7 @@ use crate::{
 
 #[test]
 fn acknowledged_records_survive_power_cuts() {
-    seeds::each("acknowledged_records_survive_power_cuts", 12, |seed| {
+    seeds::each("acknowledged_records_survive_power_cuts", 7, |seed| {
         let outcome = play(
             seed,
             Scenario {
@@ -29,7 +29,7 @@ fn acknowledged_records_survive_power_cuts() {
 fn acknowledged_records_survive_everything_at_once() {
     seeds::each(
         "acknowledged_records_survive_everything_at_once",
-        12,
+        6,
         |seed| {
             let faults = [
                 Fault::PowerCut,

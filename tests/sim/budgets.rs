@@ -11,7 +11,7 @@ use crate::{
 fn budgets_are_whole_again_when_clients_have_left() {
     seeds::each(
         "budgets_are_whole_again_when_clients_have_left",
-        6,
+        3,
         |seed| {
             let outcome = play(
                 seed,

@@ -9,7 +9,7 @@ use crate::{
 
 #[test]
 fn buffered_readers_hear_of_what_was_lost() {
-    seeds::each("buffered_readers_hear_of_what_was_lost", 10, |seed| {
+    seeds::each("buffered_readers_hear_of_what_was_lost", 6, |seed| {
         play(
             seed,
             Scenario {

@@ -100,8 +100,13 @@ impl Consumer {
 
     /// Whether every partition was read to its end, as of the last replies.
     pub fn is_at_end(&self) -> bool {
-        let all = self.assigned.borrow().len() == self.topics.len();
-        all && self.machine.borrow().is_at_end()
+        let assigned = self.assigned.borrow();
+        let partitions: usize = assigned.values().map(|known| known.1).sum();
+        let machine = self.machine.borrow();
+        // The machine may yet have to hear of what was just assigned.
+        assigned.len() == self.topics.len()
+            && machine.assignment().len() == partitions
+            && machine.is_at_end()
     }
 
     /// Forgets what it read and begins at the first offset of everything again.

@@ -9,7 +9,7 @@ use crate::{
 
 #[test]
 fn deleted_topics_come_back_empty() {
-    seeds::each("deleted_topics_come_back_empty", 10, |seed| {
+    seeds::each("deleted_topics_come_back_empty", 6, |seed| {
         play(
             seed,
             Scenario {

@@ -8,7 +8,7 @@ use crate::{
 
 #[test]
 fn determinism_of_every_choice() {
-    seeds::each("determinism_of_every_choice", 2, |seed| {
+    seeds::each("determinism_of_every_choice", 1, |seed| {
         let scenario = Scenario {
             faults: [Fault::POWER, Fault::NETWORK].concat(),
             ..Scenario::default()

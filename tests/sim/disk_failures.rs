@@ -9,7 +9,7 @@ use crate::{
 
 #[test]
 fn disk_failures_lose_nothing_acknowledged() {
-    seeds::each("disk_failures_lose_nothing_acknowledged", 10, |seed| {
+    seeds::each("disk_failures_lose_nothing_acknowledged", 4, |seed| {
         play(
             seed,
             Scenario {
@@ -28,7 +28,7 @@ fn disk_failures_lose_nothing_acknowledged() {
 
 #[test]
 fn disk_failures_for_want_of_space_heal() {
-    seeds::each("disk_failures_for_want_of_space_heal", 6, |seed| {
+    seeds::each("disk_failures_for_want_of_space_heal", 7, |seed| {
         let outcome = play(
             seed,
             Scenario {

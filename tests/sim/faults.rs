@@ -8,7 +8,7 @@ use millstream::io::{
 };
 use millstream_protocol::{
     ErrorCode, Offset, PartitionIndex, TopicPartition,
-    messages::{DeleteRecordsPartition, DeleteRecordsRequest},
+    messages::{ANY_SHARD, DeleteRecordsPartition, DeleteRecordsRequest, DeleteTopicsRequest},
 };
 
 use crate::{
@@ -53,6 +53,7 @@ impl Fault {
     pub async fn strike(self, world: &mut World) {
         match self {
             Self::PowerCut => {
+                work(world).await;
                 let policy = any_policy(world);
                 world.cut_power(policy).await;
             }
@@ -91,6 +92,17 @@ impl Fault {
             Self::Recreate => recreate(world).await,
             Self::Trim => trim(world).await,
         }
+    }
+}
+
+/// Lets the disk do a few things more, so that what follows strikes amid them.
+async fn work(world: &mut World) {
+    let until = world.broker.disk().operations() + world.random.below(40);
+    for _ in 0..5_000 {
+        if world.broker.disk().operations() >= until {
+            return;
+        }
+        world.io.sleep(Duration::from_micros(20)).await;
     }
 }
 
@@ -144,6 +156,15 @@ async fn recreate(world: &mut World) {
     let count = world.scenario.topics.len();
     let topic = world.scenario.topics[world.random.index(count)].clone();
     world.broker.ready().await;
+    if world.random.chance(50) {
+        // The power goes while it is deleted: before, between, or after its files.
+        let names = vec![topic.name.clone()];
+        let request = DeleteTopicsRequest { names };
+        let _unheard = world.admin.request(ANY_SHARD, &request, &[]);
+        pause(world, 8).await;
+        let policy = any_policy(world);
+        world.cut_power(policy).await;
+    }
     world.delete(&topic.name).await;
     // At once, or when its clients have noticed.
     if world.random.chance(50) {

@@ -11,7 +11,7 @@ use crate::{
 
 #[test]
 fn idempotent_retries_write_once() {
-    seeds::each("idempotent_retries_write_once", 12, |seed| {
+    seeds::each("idempotent_retries_write_once", 7, |seed| {
         let faults = [
             Fault::NETWORK.as_slice(),
             &[Fault::SlowDisk, Fault::PowerCut],
@@ -36,7 +36,7 @@ fn idempotent_retries_write_once() {
 fn idempotent_producers_that_give_up_are_told_the_truth() {
     seeds::each(
         "idempotent_producers_that_give_up_are_told_the_truth",
-        8,
+        4,
         |seed| {
             let faults = [
                 Fault::NETWORK.as_slice(),

@@ -8,7 +8,7 @@ use crate::{
 
 #[test]
 fn resharded_brokers_keep_everything() {
-    seeds::each("resharded_brokers_keep_everything", 8, |seed| {
+    seeds::each("resharded_brokers_keep_everything", 4, |seed| {
         play(
             seed,
             Scenario {

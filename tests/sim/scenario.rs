@@ -50,8 +50,8 @@ impl Default for Scenario {
         Self {
             topics: vec![topic("a", 3, "flushed"), topic("b", 1, "flushed")],
             producers: 3,
-            records: 60,
-            pause: Duration::from_millis(60),
+            records: 100,
+            pause: Duration::from_millis(120),
             delivery_timeout: Duration::from_secs(600),
             consumers: 2,
             faults: Vec::new(),
