@@ -9,7 +9,9 @@
 //! So there is always a next event: timers, a few of them staggered, because the task that one of them
 //! wakes can be slept over as well. What is lost is at most one period, and rarely.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, future::poll_fn, sync::Arc, task::Poll, thread, time::Duration};
+
+use futures_util::task::AtomicWaker;
 
 use glommio::{Task, TaskQueueHandle, spawn_local_into, timer::sleep};
 
@@ -37,5 +39,28 @@ pub(super) fn start(queue: TaskQueueHandle) -> Vec<Task<()>> {
         };
         spawn_local_into(beats, queue).expect("the queue was just made")
     };
-    (0..TIMER_COUNT).map(beat).collect()
+    (0..TIMER_COUNT)
+        .map(beat)
+        .chain([from_outside(queue)])
+        .collect()
+}
+
+/// The executor's own timers can be slept over too, so a thread wakes a task of it now and then.
+fn from_outside(queue: TaskQueueHandle) -> Task<()> {
+    let waker = Arc::new(AtomicWaker::new());
+    let theirs = Arc::downgrade(&waker);
+    let beats = move || {
+        while let Some(waker) = theirs.upgrade() {
+            waker.wake();
+            drop(waker);
+            thread::park_timeout(PERIOD * 2);
+        }
+    };
+    let spawned = thread::Builder::new().name("pulse".to_owned()).spawn(beats);
+    spawned.expect("a process that runs shards can start a thread");
+    let woken = poll_fn(move |context| {
+        waker.register(context.waker());
+        Poll::Pending
+    });
+    spawn_local_into(woken, queue).expect("the queue was just made")
 }
