@@ -19,6 +19,8 @@ enum Fate {
     Uncertain,
     /// It was not written.
     Refused,
+    /// It was never taken: its producer had no room.
+    Withdrawn,
 }
 
 #[derive(Debug)]
@@ -101,6 +103,12 @@ impl Oracle {
         );
     }
 
+    /// The producer had no room for a record.
+    pub fn withdrawn(&mut self, id: RecordId) {
+        self.failed(id, false);
+        self.record_mut(id).fate = Fate::Withdrawn;
+    }
+
     /// A consumer got a record.
     pub fn read(&mut self, at: TopicPartition, offset: Offset, value: &[u8]) -> RecordId {
         let id = value
@@ -115,9 +123,8 @@ impl Oracle {
             "record {id} is not what was sent"
         );
         assert_eq!(record.at, at, "record {id} came out of another partition");
-        assert_ne!(
-            record.fate,
-            Fate::Refused,
+        assert!(
+            !matches!(record.fate, Fate::Refused | Fate::Withdrawn),
             "record {id}: its producer was told it is not there"
         );
         self.reads += 1;
@@ -221,7 +228,9 @@ impl Oracle {
                 Fate::Acknowledged(Some(offset)) => {
                     assert_eq!(there.get(&id), Some(&offset), "{at:?}: record {id} is lost");
                 }
-                Fate::Refused => assert!(!there.contains_key(&id), "record {id} was refused"),
+                Fate::Refused | Fate::Withdrawn => {
+                    assert!(!there.contains_key(&id), "record {id} was refused")
+                }
                 Fate::Pending | Fate::Uncertain => {}
             }
         }
@@ -243,11 +252,12 @@ impl Oracle {
 
     /// How many records were sent, and how many of them acknowledged.
     pub fn counts(&self) -> (usize, usize) {
-        let acknowledged = |record: &&Record| matches!(record.fate, Fate::Acknowledged(_));
-        (
-            self.records.len(),
-            self.records.iter().filter(acknowledged).count(),
-        )
+        let count = |wanted: fn(Fate) -> bool| {
+            let records = self.records.iter();
+            records.filter(|record| wanted(record.fate)).count()
+        };
+        let sent = count(|fate| fate != Fate::Withdrawn);
+        (sent, count(|fate| matches!(fate, Fate::Acknowledged(_))))
     }
 
     fn record(&self, id: RecordId) -> &Record {

@@ -172,7 +172,7 @@ impl Producer {
         match appended {
             Ok(appended) => appended.handle.borrow_mut().push((id, at)),
             Err(Refusal::Full) => {
-                self.oracle.borrow_mut().failed(id, false);
+                self.oracle.borrow_mut().withdrawn(id);
                 return false;
             }
             Err(other) => panic!("the machine refuses a record: {other:?}"),
