@@ -299,6 +299,10 @@ impl<I: Io, S: Service<I>> Reader<I, S> {
             if session.is_closing() || connection.outbox.is_broken() {
                 return Err(ReceiveError::Ended);
             }
+            // Whole frames may be here already, and more behind them: none of them is taken now.
+            if self.service.is_stopping() {
+                return Err(ReceiveError::Stopping);
+            }
             (session.max_frame_size(), session.deadline())
         };
         let service = &self.service;

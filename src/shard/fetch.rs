@@ -15,7 +15,7 @@ use crate::{
     shard::{
         Shard,
         partition::{PartitionShell, refusal_message},
-        router::{Op, OpReply},
+        router::{Op, OpReply, Watched},
     },
     storage::{ReadError, Slice},
 };
@@ -44,6 +44,7 @@ impl<I: Io> Shard<I> {
         let enough = (request.min_bytes as usize).min(max_bytes);
         // Memory for a reply that has to wait for others would be missing to those.
         reply_to.turn().await;
+        let mut needed = max_bytes;
         loop {
             // Watching begins before reading, so nothing that comes in between is missed.
             let moved = Rc::new(Signal::default());
@@ -52,22 +53,28 @@ impl<I: Io> Shard<I> {
             // Memory is taken only when there may be something to fill it with.
             let ready = self.may_have_something(&request.partitions);
             let charge = if ready {
-                reply_to.reserve(max_bytes).await
+                reply_to.reserve(needed).await
             } else {
                 Charge::new()
             };
             // On the heap while it reads: what a fetch holds while it waits is small.
             let round = Box::pin(self.fetch_round(&request.partitions, max_bytes)).await;
+            if round.bytes > needed {
+                // A first batch larger than what was asked for: read again with memory for it.
+                needed = round.bytes;
+                continue;
+            }
             let late = self.io().now() >= deadline || self.is_stopping_now();
             if round.urgent || round.bytes >= enough || late || reply_to.is_gone() {
                 return send(round, charge, reply_to);
             }
-            drop((charge, round));
             let Some(_waiting) = self.begin_to_wait() else {
                 let message = "too many fetches wait for records on this shard";
                 return reply_to.refuse(ErrorCode::Overloaded, message);
             };
-            let more = pin!(self.wait_for_more(&request.partitions, &moved, ticket, deadline));
+            let remote = self.watch_remote(&request.partitions, &round.parts, deadline);
+            drop((charge, round));
+            let more = pin!(self.wait_for_more(remote, &moved, ticket, deadline));
             let gone = pin!(reply_to.gone());
             select(more, gone).await;
         }
@@ -75,7 +82,7 @@ impl<I: Io> Shard<I> {
 
     async fn wait_for_more(
         self: &Rc<Self>,
-        partitions: &[FetchPartition],
+        remote: LocalBoxFuture<'_, ()>,
         moved: &Rc<Signal>,
         ticket: crate::io::SignalTicket,
         deadline: Monotonic,
@@ -83,7 +90,6 @@ impl<I: Io> Shard<I> {
         let local = pin!(moved.raised_since(ticket));
         let stop = pin!(self.stopping_signal().wait_until(|| self.is_stopping_now()));
         let timeout = pin!(self.io().sleep_until(deadline));
-        let remote = self.watch_remote(partitions, deadline);
         let ended = pin!(select(timeout, stop));
         select(select(local, remote), ended).await;
     }
@@ -120,10 +126,11 @@ impl<I: Io> Shard<I> {
         for (shard, range) in runs(entries, |entry| self.owner(partition_of(entry))) {
             let left = max_bytes.saturating_sub(round.bytes);
             let part = &entries[range];
+            let first = round.bytes == 0;
             let parts = if shard == self.id() {
-                self.fetch_here(part, left, round.bytes == 0).await
+                self.fetch_here(part, left, first).await
             } else {
-                self.fetch_there(shard, part, left).await
+                self.fetch_there(shard, part, left, first).await
             };
             for (result, slices) in parts {
                 round.bytes += result.records_size as usize;
@@ -147,7 +154,14 @@ impl<I: Io> Shard<I> {
         let mut nothing_yet = first;
         for entry in entries {
             let may_read = left > 0 && (nothing_yet || left >= MIN_READ);
-            let (result, slices) = self.fetch_one(entry, if may_read { left } else { 0 }).await;
+            let (mut result, mut slices) =
+                self.fetch_one(entry, if may_read { left } else { 0 }).await;
+            if !nothing_yet && result.records_size as usize > left {
+                // A log gives one batch, however large. With what is there before it, the reply
+                // might pass the largest frame that a client takes.
+                result.records_size = 0;
+                slices.clear();
+            }
             nothing_yet &= result.records_size == 0;
             left = left.saturating_sub(result.records_size as usize);
             parts.push((result, slices));
@@ -225,11 +239,15 @@ impl<I: Io> Shard<I> {
         shard: ShardId,
         entries: &[FetchPartition],
         max_bytes: usize,
+        first: bool,
     ) -> Vec<Part<I>> {
         self.counters().forwarded_requests.add(1);
-        let answer = self
-            .ask(shard, Op::Fetch(entries.to_vec(), max_bytes))
-            .await;
+        let op = Op::Fetch {
+            entries: entries.to_vec(),
+            max_bytes,
+            first,
+        };
+        let answer = self.ask(shard, op).await;
         let Some(OpReply::Fetch(parts)) = answer else {
             return entries
                 .iter()
@@ -260,8 +278,9 @@ impl<I: Io> Shard<I> {
         self: &Rc<Self>,
         entries: &[FetchPartition],
         max_bytes: usize,
+        first: bool,
     ) -> Vec<(FetchPartitionResult, Vec<u8>)> {
-        let parts = self.fetch_here(entries, max_bytes, true).await;
+        let parts = self.fetch_here(entries, max_bytes, first).await;
         parts
             .into_iter()
             .map(|(result, slices)| {
@@ -274,7 +293,11 @@ impl<I: Io> Shard<I> {
             .collect()
     }
 
-    fn watch_local(self: &Rc<Self>, entries: &[FetchPartition], waiter: &Rc<Signal>) {
+    fn watch_local<'a>(
+        self: &Rc<Self>,
+        entries: impl IntoIterator<Item = &'a FetchPartition>,
+        waiter: &Rc<Signal>,
+    ) {
         for entry in entries {
             if let Ok(shell) = self.partition(partition_of(entry)) {
                 shell.watch(waiter);
@@ -282,19 +305,15 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Waits for another shard until one of these partitions has something, or the deadline.
-    pub(super) async fn watch_here(
-        self: &Rc<Self>,
-        entries: &[FetchPartition],
-        deadline: Monotonic,
-    ) {
+    /// Waits for another shard until one of these partitions has more than it saw, or the deadline.
+    /// What it saw and found too little does not count: it would come back at once, and again.
+    pub(super) async fn watch_here(self: &Rc<Self>, watched: &[Watched], deadline: Monotonic) {
         let moved = Rc::new(Signal::default());
         let ticket = moved.ticket();
-        self.watch_local(entries, &moved);
-        let something = entries.iter().any(|entry| {
-            self.partition(partition_of(entry)).map_or(true, |shell| {
-                !matches!(verdict(&shell, entry), FetchVerdict::AtEnd)
-            })
+        self.watch_local(watched.iter().map(|it| &it.entry), &moved);
+        let something = watched.iter().any(|it| {
+            self.partition(partition_of(&it.entry))
+                .map_or(true, |shell| has_news(&shell, it))
         });
         if !something {
             let moved = pin!(moved.raised_since(ticket));
@@ -303,10 +322,12 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Waits until a partition of another shard has something. Never returns if all are here.
+    /// Waits until a partition of another shard has more than these parts of a round tell, one for each
+    /// entry. Never returns if all are here.
     fn watch_remote<'a>(
         self: &'a Rc<Self>,
-        entries: &'a [FetchPartition],
+        entries: &[FetchPartition],
+        parts: &[Part<I>],
         deadline: Monotonic,
     ) -> LocalBoxFuture<'a, ()> {
         if entries.iter().all(|entry| self.owns(partition_of(entry))) {
@@ -315,7 +336,11 @@ impl<I: Io> Shard<I> {
         let mut watches = Vec::new();
         for (shard, part) in self.split_by_owner(entries, partition_of) {
             if shard != self.id() {
-                let part = part.iter().map(|at| entries[*at].clone()).collect();
+                let part = part.iter().map(|at| Watched {
+                    entry: entries[*at].clone(),
+                    high_watermark: parts[*at].0.high_watermark,
+                });
+                let part = part.collect();
                 watches.push(Box::pin(self.ask(shard, Op::Watch(part, deadline))));
             }
         }
@@ -370,6 +395,14 @@ fn verdict<I: Io>(shell: &PartitionShell<I>, entry: &FetchPartition) -> FetchVer
             entry.last_fetched_epoch,
         )
     })
+}
+
+fn has_news<I: Io>(shell: &PartitionShell<I>, watched: &Watched) -> bool {
+    let high_watermark = shell.with_machine(crate::partition::Partition::high_watermark);
+    match verdict(shell, &watched.entry) {
+        FetchVerdict::AtEnd | FetchVerdict::Read { .. } => high_watermark != watched.high_watermark,
+        FetchVerdict::Refused(_) | FetchVerdict::Diverged(_) => true,
+    }
 }
 
 fn out_of_range(

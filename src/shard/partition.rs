@@ -30,7 +30,7 @@ pub struct PartitionShell<I: Io> {
     io: I,
     machine: RefCell<Partition<Produced>>,
     log: Rc<Log<I>>,
-    /// Fetches that wait for more; each is raised once, when the high watermark moves.
+    /// Fetches that wait for more; each is raised once.
     waiting: RefCell<Vec<Weak<Signal>>>,
     max_batch_size: Cell<u32>,
     timestamp_type: Cell<TimestampType>,
@@ -254,13 +254,7 @@ impl<I: Io> PartitionShell<I> {
                     self.append(append, skip, base_offset, next_offset, epoch);
                 }
                 Action::Answer { token, result } => token.answer(result, self.log.log_start()),
-                Action::HighWatermarkMoved => {
-                    for waiter in self.waiting.take() {
-                        if let Some(waiter) = waiter.upgrade() {
-                            waiter.raise();
-                        }
-                    }
-                }
+                Action::HighWatermarkMoved => self.wake_waiting(),
             }
         }
     }
@@ -307,11 +301,20 @@ impl<I: Io> PartitionShell<I> {
             _ => {
                 tracing::error!(partition = %self.log.id(), %error, "partition offline");
                 self.apply(Event::Failed);
+                self.wake_waiting();
             }
         }
     }
 
-    /// Raises `waiter` once when the high watermark moves.
+    fn wake_waiting(&self) {
+        for waiter in self.waiting.take() {
+            if let Some(waiter) = waiter.upgrade() {
+                waiter.raise();
+            }
+        }
+    }
+
+    /// Raises `waiter` once when the high watermark moves, or the partition fails or goes.
     pub fn watch(&self, waiter: &Rc<Signal>) {
         let mut waiting = self.waiting.borrow_mut();
         // Swept when it would grow: with thousands of fetches waiting, a look at all of them for
@@ -373,6 +376,7 @@ impl<I: Io> PartitionShell<I> {
     pub async fn remove(self: &Rc<Self>) -> Result<(), LogError> {
         self.closed.set(true);
         self.apply(Event::Failed);
+        self.wake_waiting();
         self.log.remove().await
     }
 }

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, net::SocketAddr, pin::pin, rc::Rc, sync::mpsc};
 use futures_channel::oneshot;
 use futures_util::{FutureExt as _, future::select};
 use millstream_protocol::{
-    ErrorCode, ShardId, TopicPartition,
+    ErrorCode, Offset, ShardId, TopicPartition,
     messages::{
         DeleteRecordsPartition, DeleteRecordsResult, FetchPartition, FetchPartitionResult,
         ListOffsetsPartition, ListOffsetsResult, PartitionStatus, ProducePartition,
@@ -55,15 +55,31 @@ pub enum Op {
         records: Vec<u8>,
     },
     /// Read what is there now, up to so many bytes.
-    Fetch(Vec<FetchPartition>, usize),
-    /// Answer when one of them has something to read, or at the deadline.
-    Watch(Vec<FetchPartition>, Monotonic),
+    Fetch {
+        /// The partitions.
+        entries: Vec<FetchPartition>,
+        /// The most bytes of all together.
+        max_bytes: usize,
+        /// Nothing was read elsewhere: one batch comes even if it is larger.
+        first: bool,
+    },
+    /// Answer when the high watermark of one of them is not what was seen, or it has an error, or at
+    /// the deadline.
+    Watch(Vec<Watched>, Monotonic),
     /// Look offsets up.
     ListOffsets(Vec<ListOffsetsPartition>),
     /// Raise log start offsets.
     DeleteRecords(Vec<DeleteRecordsPartition>),
     /// Tell how they fare.
     Describe(Vec<TopicPartition>),
+}
+
+/// What was seen of a partition that is watched.
+pub struct Watched {
+    /// How it is read.
+    pub entry: FetchPartition,
+    /// Its high watermark at the last look.
+    pub high_watermark: Offset,
 }
 
 /// The answer to an [`Op`], in the order of what was asked.
@@ -191,11 +207,13 @@ impl<I: Io> Shard<I> {
         self.io().spawn(TaskClass::Foreground, async move {
             let answer = match op {
                 Op::Produce { .. } => return,
-                Op::Fetch(partitions, max_bytes) => {
-                    OpReply::Fetch(shard.fetch_copies(&partitions, max_bytes).await)
-                }
-                Op::Watch(partitions, deadline) => {
-                    let moved = pin!(shard.watch_here(&partitions, deadline));
+                Op::Fetch {
+                    entries,
+                    max_bytes,
+                    first,
+                } => OpReply::Fetch(shard.fetch_copies(&entries, max_bytes, first).await),
+                Op::Watch(watched, deadline) => {
+                    let moved = pin!(shard.watch_here(&watched, deadline));
                     // Whoever asked may have found something elsewhere, or be gone.
                     select(moved, reply.cancellation()).await;
                     OpReply::Watch

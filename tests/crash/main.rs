@@ -3,7 +3,8 @@
 //!
 //! `kill` does it to real brokers, as far as that goes.
 //!
-//! A failure names its seed and cut; `log_cuts` runs one again with `MILLSTREAM_CRASH=seed,cut`.
+//! A failure names its seed and cut; `MILLSTREAM_CRASH=seed,cut cargo test --test crash every_cut` runs
+//! that one again.
 
 #[path = "../support/broker.rs"]
 mod broker;

@@ -13,6 +13,7 @@
 mod broker;
 mod bystander;
 mod crowd;
+mod fetches;
 mod forwarded;
 mod frames;
 mod memory;
