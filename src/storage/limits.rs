@@ -45,3 +45,7 @@ pub const MAX_ENVELOPE_SIZE: usize = 256 << 20;
 pub const ZERO_FILL_FROM: u64 = 16 << 20;
 /// Size of one write of zeros, in bytes.
 pub const ZERO_FILL_WRITE: usize = 1 << 20;
+/// Time between two attempts to open a file while descriptors have run out, in milliseconds.
+pub const DESCRIPTOR_RETRY_MS: u64 = 20;
+/// Attempts to open a segment for its writer while descriptors have run out.
+pub const DESCRIPTOR_ATTEMPTS: u64 = 500;

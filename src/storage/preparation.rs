@@ -3,11 +3,14 @@
 use std::{io, ops::Range, path::Path, rc::Rc, time::Duration};
 
 use millstream_protocol::Offset;
+use rustix::io::Errno;
 
 use super::{
     Log,
     format::{names, segment::SegmentHeader},
-    limits::{DISK_FULL_RETRY_MS, MAX_ALLOCATION, ZERO_FILL_FROM, ZERO_FILL_WRITE},
+    limits::{
+        DESCRIPTOR_RETRY_MS, DISK_FULL_RETRY_MS, MAX_ALLOCATION, ZERO_FILL_FROM, ZERO_FILL_WRITE,
+    },
     segments::Segment,
 };
 use crate::io::{BLOCK_SIZE, Buffer, Disk, DiskFile, Io, OpenMode};
@@ -126,8 +129,8 @@ impl<I: Io> Log<I> {
         Ok(())
     }
 
-    /// Does something until there is space for it; false if the log closes first. Meanwhile
-    /// appends are refused.
+    /// Does something until there is space and a descriptor for it; false if the log closes first.
+    /// While the disk is full, appends are refused; a lack of descriptors passes sooner than that.
     async fn retry_when_full(
         &self,
         path: &Path,
@@ -141,17 +144,27 @@ impl<I: Io> Log<I> {
                 state.disk_full = full.then(|| path.to_owned());
                 state.closing
             };
-            if !full {
-                return result.map(|()| true);
-            }
+            let pause_ms = match &result {
+                Err(_) if full => DISK_FULL_RETRY_MS,
+                Err(error) if lacks_descriptors(error) => DESCRIPTOR_RETRY_MS,
+                _ => return result.map(|()| true),
+            };
             self.changed.raise();
             if closing {
                 return Ok(false);
             }
-            let pause = Duration::from_millis(DISK_FULL_RETRY_MS);
-            self.storage.io.sleep(pause).await;
+            self.storage.io.sleep(Duration::from_millis(pause_ms)).await;
         }
     }
+}
+
+/// The process or the host has no descriptor to give now. Nothing was written, so nothing failed that
+/// would have to latch.
+pub(super) fn lacks_descriptors(error: &io::Error) -> bool {
+    let number = error.raw_os_error();
+    [Errno::MFILE, Errno::NFILE]
+        .iter()
+        .any(|errno| number == Some(errno.raw_os_error()))
 }
 
 const _: () = assert!(MAX_ALLOCATION.is_multiple_of(BLOCK_SIZE as u64));

@@ -9,7 +9,11 @@ use super::{
     Durability, Log, LogError,
     appender::Step,
     format::names,
-    limits::{BUFFERED_FLUSH_MS, CHECKPOINT_INTERVAL, SEAL_AFTER_MS},
+    limits::{
+        BUFFERED_FLUSH_MS, CHECKPOINT_INTERVAL, DESCRIPTOR_ATTEMPTS, DESCRIPTOR_RETRY_MS,
+        SEAL_AFTER_MS,
+    },
+    preparation::lacks_descriptors,
     run::Run,
     wait::until,
 };
@@ -158,14 +162,23 @@ impl<I: Io> Log<I> {
         }
     }
 
-    /// The open file of a segment.
+    /// The open file of a segment. Waits a while for a descriptor.
     pub(super) async fn file(&self, segment: Offset) -> io::Result<<I as Disk>::File> {
         let open = self.storage.files.borrow_mut().find(self.key, segment);
         if let Some(file) = open {
             return Ok(file);
         }
         let path = names::segment_path(&self.dir, segment);
-        let file = self.storage.io.open(&path, OpenMode::Write).await?;
+        let io = &self.storage.io;
+        let mut opened = io.open(&path, OpenMode::Write).await;
+        for _ in 1..DESCRIPTOR_ATTEMPTS {
+            if !opened.as_ref().is_err_and(lacks_descriptors) {
+                break;
+            }
+            io.sleep(Duration::from_millis(DESCRIPTOR_RETRY_MS)).await;
+            opened = io.open(&path, OpenMode::Write).await;
+        }
+        let file = opened?;
         let mut files = self.storage.files.borrow_mut();
         files.insert(self.key, segment, file.clone());
         Ok(file)

@@ -152,6 +152,33 @@ fn after_a_failed_flush_nothing_is_acknowledged() {
     });
 }
 
+#[test]
+fn a_lack_of_descriptors_passes() {
+    let disk = disk();
+    let listener = Shared::default();
+    Sim::new(1).with_disk(&disk).run(|io| async move {
+        let (log, _, _) = open(&storage(&io), options(), &listener).await;
+        let lack = Fault::always(Operation::Create, Errno::TooManyFiles).on(".log");
+        io.sim_disk().fail(lack);
+        let base = log.log_end();
+        append(&listener, &log, batch(base, LeaderEpoch(0), 1, 3_000, 1)).unwrap();
+        io.sleep(Duration::from_secs(1)).await;
+        assert!(
+            !listener.0.borrow().failed,
+            "no descriptor is no failed write"
+        );
+        assert_eq!(
+            listener.0.borrow().acknowledged,
+            base,
+            "and no acknowledgement"
+        );
+        io.sim_disk().heal();
+        io.sleep(Duration::from_secs(1)).await;
+        assert_eq!(listener.0.borrow().acknowledged, log.log_end());
+        assert!(log.log_end() > base);
+    });
+}
+
 /// Appends until the disk refuses.
 async fn fill(log: &Log<SimIo>, io: &SimIo, listener: &Shared) {
     for round in 0..200 {
