@@ -101,11 +101,19 @@ pub trait Service<I: Io>: 'static {
     fn is_stopping(&self) -> bool;
 }
 
-/// Serves a connection from its accept, or from its adoption, to its end.
-pub async fn serve<I: Io, S: Service<I>>(io: I, service: Rc<S>, stream: I::Stream) {
-    let _open = Open::new(&service);
-    let reader = Reader::open(io.clone(), Rc::clone(&service), stream);
-    finish(io, service, reader).await;
+/// Serves a connection from its accept to its end. It counts from this call on, not only once the
+/// future runs: a burst of connections would otherwise pass the limit before the first is served.
+pub fn serve<I: Io, S: Service<I>>(
+    io: I,
+    service: Rc<S>,
+    stream: I::Stream,
+) -> impl Future<Output = ()> + 'static {
+    let open = Open::new(&service);
+    async move {
+        let _open = open;
+        let reader = Reader::open(io.clone(), Rc::clone(&service), stream);
+        finish(io, service, reader).await;
+    }
 }
 
 /// Counts a connection as long as it is served here.
