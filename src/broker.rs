@@ -13,7 +13,7 @@ use millstream_protocol::ShardId;
 
 use crate::{
     control::Control,
-    io::glommio::{GlommioDetached, GlommioIo, ShardOptions, ShardThread, spawn_shard},
+    io::uring::{ShardOptions, ShardThread, UringDetached, UringIo, spawn_shard},
     shard::{
         BrokerFacts, ControlMessage, Peer, Shard, ShardConfig, ShardInboxes, inboxes,
         metrics::ShardCounters,
@@ -93,7 +93,7 @@ pub struct NotClosed(pub usize);
 
 /// A running broker.
 pub struct Broker {
-    peers: Vec<Peer<GlommioDetached>>,
+    peers: Vec<Peer<UringDetached>>,
     threads: Vec<ShardThread<()>>,
     facts: Arc<BrokerFacts>,
     addresses: Vec<SocketAddr>,
@@ -153,21 +153,18 @@ impl Broker {
         settings: &BrokerSettings,
         control: &Control,
         index: usize,
-        inbox: ShardInboxes<GlommioDetached>,
+        inbox: ShardInboxes<UringDetached>,
         loaded: mpsc::Sender<()>,
     ) -> Result<(), StartError> {
-        let shard_count = settings.shard_cpus.len();
         let number = u32::try_from(index).unwrap_or(u32::MAX);
         let config = shard_config(settings, &self.facts, number);
         let options = ShardOptions {
-            shard_count,
             spin: settings.spin,
             direct: settings.direct_io,
-            ..ShardOptions::default()
         };
         let control = control.clone();
         let peers = self.peers.clone();
-        let main = move |io: GlommioIo| async move {
+        let main = move |io: UringIo| async move {
             let shard = Shard::new(io, config, Rc::new(control), peers);
             shard.load().await;
             let _ = loaded.send(());

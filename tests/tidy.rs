@@ -164,18 +164,17 @@ fn dependencies_point_one_way() {
 }
 
 #[test]
-fn only_io_and_shard_name_the_runtime() {
+fn only_io_names_the_ring() {
     for path in rust_files(&root().join("src")) {
         let text = fs::read_to_string(&path).expect("a source file");
         let names_it = text.lines().map(str::trim_start).any(|line| {
             !line.starts_with("//")
-                && (line.starts_with("use glommio")
-                    || line.contains(" glommio::")
-                    || line.starts_with("glommio::"))
+                && (line.starts_with("use io_uring")
+                    || line.contains(" io_uring::")
+                    || line.starts_with("io_uring::"))
         });
-        let may = path.starts_with(root().join("src/io/glommio"))
-            || path.starts_with(root().join("src/shard"));
-        assert!(may || !names_it, "{} names glommio", path.display());
+        let may = path.starts_with(root().join("src/io/uring"));
+        assert!(may || !names_it, "{} names io_uring", path.display());
     }
 }
 

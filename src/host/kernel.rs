@@ -53,7 +53,7 @@ pub enum KernelError {
     Other(String),
 }
 
-/// Sets up a small ring and lets it go again.
+/// Sets up a ring as a shard would and lets it go again.
 ///
 /// # Errors
 /// Why there can be none, and what to do about it.
@@ -71,7 +71,7 @@ pub fn check_kernel() -> Result<(), KernelError> {
     }
     let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok();
     for attempt in 1.. {
-        let Err(error) = io_uring::IoUring::new(8) else {
+        let Err(error) = crate::io::uring::try_ring() else {
             break;
         };
         match diagnose(&error, disabled.as_deref().map(str::trim)) {

@@ -1,6 +1,6 @@
 //! What a shard may ask of the world: disk, network, time, tasks and chance, as traits.
 //!
-//! Shells are generic over [`Io`] and name no runtime. `glommio/` implements it on io_uring;
+//! Shells are generic over [`Io`] and name no runtime. `uring/` implements it on io_uring;
 //! `sim/` implements it in memory, from one seed, with faults. Everything here lives on one thread:
 //! no future is `Send`, and nothing needs a lock.
 
@@ -8,12 +8,12 @@ mod clock;
 #[cfg(test)]
 mod conformance;
 mod disk;
-pub mod glommio;
 mod net;
 mod random;
 mod signal;
 pub mod sim;
 mod tasks;
+pub mod uring;
 
 pub use clock::{Clock, Monotonic};
 pub use disk::{BLOCK_SIZE, Buffer, Disk, DiskFile, DiskInfo, DiskSpace, OpenMode, align_up};

@@ -25,13 +25,7 @@ use limiter::{Limiter, Place, Verdict};
 
 /// Sends log lines to standard error from now on. Only the first call of a process has an effect.
 pub fn start(format: LogFormat, level: &str) {
-    // What glommio warns of (a fallback, mostly) is nothing that an operator could act on.
-    let quiet = if level.contains("glommio") {
-        ""
-    } else {
-        ",glommio=error"
-    };
-    let filter = EnvFilter::builder().parse_lossy(format!("{level}{quiet}"));
+    let filter = EnvFilter::builder().parse_lossy(level);
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

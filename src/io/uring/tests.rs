@@ -1,4 +1,4 @@
-//! glommio against the rules of `io`, and what only the real world can do.
+//! io_uring against the rules of `io`, and what only the real world can do.
 
 use std::{
     cell::Cell,
@@ -12,7 +12,7 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 
-use super::{GlommioIo, GlommioStream, ShardOptions, io_uring_available, spawn_shard};
+use super::{ShardOptions, UringIo, UringStream, spawn_shard, try_ring};
 use crate::io::{
     BLOCK_SIZE, Buffer, Clock, Disk, DiskFile, Listener, Net, OpenMode, Stream, TaskClass, Tasks,
     conformance::conformance_tests,
@@ -20,7 +20,7 @@ use crate::io::{
 
 /// Whether to run; without io_uring a test is skipped, unless it was required.
 fn can_run() -> bool {
-    let Err(reason) = io_uring_available() else {
+    let Err(reason) = try_ring() else {
         return true;
     };
     let required = std::env::var("MILLSTREAM_REQUIRE").unwrap_or_default();
@@ -47,7 +47,7 @@ fn scratch() -> tempfile::TempDir {
 
 fn run<F, Fut>(direct: bool, program: F)
 where
-    F: FnOnce(GlommioIo, PathBuf) -> Fut + Send + 'static,
+    F: FnOnce(UringIo, PathBuf) -> Fut + Send + 'static,
     Fut: Future<Output = ()> + 'static,
 {
     let options = ShardOptions {
@@ -59,7 +59,7 @@ where
 
 fn run_with<F, Fut>(options: ShardOptions, program: F)
 where
-    F: FnOnce(GlommioIo, PathBuf) -> Fut + Send + 'static,
+    F: FnOnce(UringIo, PathBuf) -> Fut + Send + 'static,
     Fut: Future<Output = ()> + 'static,
 {
     if !can_run() {
@@ -77,7 +77,7 @@ mod direct {
 
     fn run_direct<F, Fut>(program: F)
     where
-        F: FnOnce(GlommioIo, PathBuf) -> Fut + Send + 'static,
+        F: FnOnce(UringIo, PathBuf) -> Fut + Send + 'static,
         Fut: Future<Output = ()> + 'static,
     {
         run(true, program);
@@ -91,7 +91,7 @@ mod buffered {
 
     fn run_buffered<F, Fut>(program: F)
     where
-        F: FnOnce(GlommioIo, PathBuf) -> Fut + Send + 'static,
+        F: FnOnce(UringIo, PathBuf) -> Fut + Send + 'static,
         Fut: Future<Output = ()> + 'static,
     {
         run(false, program);
@@ -178,7 +178,7 @@ fn descriptors_are_closed() {
 }
 
 /// Connections with a request pending on each client's side.
-async fn waiting_connections(io: &GlommioIo, count: usize) -> Vec<(GlommioStream, GlommioStream)> {
+async fn waiting_connections(io: &UringIo, count: usize) -> Vec<(UringStream, UringStream)> {
     let listener = io.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let mut connections = Vec::new();
     for _ in 0..count {
@@ -197,7 +197,7 @@ async fn waiting_connections(io: &GlommioIo, count: usize) -> Vec<(GlommioStream
 }
 
 /// Tasks that write and flush until told to stop; the count is of those that still run.
-async fn flushers(io: &GlommioIo, directory: &Path, stop: &Rc<Cell<bool>>) -> Rc<Cell<u32>> {
+async fn flushers(io: &UringIo, directory: &Path, stop: &Rc<Cell<bool>>) -> Rc<Cell<u32>> {
     let running = Rc::new(Cell::new(0));
     for number in 0..64 {
         let path = directory.join(number.to_string());
@@ -220,12 +220,7 @@ async fn flushers(io: &GlommioIo, directory: &Path, stop: &Rc<Cell<bool>>) -> Rc
 /// requests completed just then, and other operations had taken over their numbers.
 #[test]
 fn many_sockets_closed_at_once_disturb_no_flush() {
-    // A shallow ring, which the flood used to overrun; the real one is deep as well.
-    let options = ShardOptions {
-        ring_depth: 128,
-        ..ShardOptions::default()
-    };
-    run_with(options, |io, directory| async move {
+    run(true, |io, directory| async move {
         let stop = Rc::new(Cell::new(false));
         let running = flushers(&io, &directory, &stop).await;
         for _ in 0..4 {
@@ -253,10 +248,7 @@ fn a_connection_moves_between_shards() {
         return;
     }
     let (sender, receiver) = std::sync::mpsc::channel();
-    let options = ShardOptions {
-        shard_count: 2,
-        ..ShardOptions::default()
-    };
+    let options = ShardOptions::default();
     let first = spawn_shard(0, None, &options, move |io| async move {
         let listener = io.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let client = io.connect(listener.local_address().unwrap()).await.unwrap();
@@ -343,7 +335,7 @@ fn a_shard_that_ends_lets_go() {
     let held = Arc::new(());
     let (sender, receiver) = std::sync::mpsc::channel();
     let task_held = Arc::clone(&held);
-    let main = move |io: GlommioIo| async move {
+    let main = move |io: UringIo| async move {
         let listener = io.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_address().unwrap();
         let outside = std::net::TcpStream::connect(address).unwrap();

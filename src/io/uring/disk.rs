@@ -1,111 +1,43 @@
 //! Directories and opening: on the shard's blocking threads, for these calls have no other form.
 
 use std::{
-    fs,
-    io::{self, ErrorKind},
-    os::{
-        fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd},
-        unix::fs::OpenOptionsExt,
-    },
+    fs, io,
+    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
-use glommio::io::{BufferedFile, OpenOptions};
 use rustix::{fs::OFlags, io::Errno};
 
-use super::{
-    GlommioIo,
-    buffer::GlommioBuffer,
-    file::{FileKind, GlommioFile},
-    system_error,
-};
+use super::{UringIo, buffer::UringBuffer, file::UringFile};
 use crate::io::{Disk, DiskInfo, DiskSpace, OpenMode};
 
-/// Runs a call that may block on a thread where it may.
-pub(super) async fn blocking<T: Send + 'static>(
-    call: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    glommio::executor().spawn_blocking(call).await
-}
-
-impl GlommioIo {
+impl UringIo {
     /// Runs a call on one path that may block.
     async fn at_path<T: Send + 'static>(
         &self,
         path: &Path,
         call: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
-        let _operation = self.shard.tasks.operation().await;
+        let _operation = self.shard.disk_operation().await;
         let path = path.to_path_buf();
-        blocking(move || call(&path)).await
-    }
-
-    /// Opens for glommio what is open already.
-    ///
-    /// glommio opens by name, and panics when the name is gone a moment later. The name below
-    /// `/proc` stays as long as the descriptor. Where `/proc` is missing the real name must do.
-    async fn open_direct(
-        &self,
-        open: &OwnedFd,
-        path: &Path,
-        writable: bool,
-    ) -> io::Result<FileKind> {
-        let _operation = self.shard.tasks.operation().await;
-        let mut options = OpenOptions::new();
-        options.read(true).write(writable);
-        let held = PathBuf::from(format!("/proc/self/fd/{}", open.as_raw_fd()));
-        let opened = match options.dma_open(&held).await.map_err(system_error) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                options.dma_open(path).await.map_err(system_error)
-            }
-            result => result,
-        };
-        opened.map(FileKind::Direct)
-    }
-
-    fn open_buffered(open: OwnedFd) -> FileKind {
-        // SAFETY: the descriptor is open, and given away for good.
-        FileKind::Buffered(unsafe { BufferedFile::from_raw_fd(open.into_raw_fd()) })
+        self.shard.blocking.run(move || call(&path)).await
     }
 }
 
-impl Disk for GlommioIo {
-    type Buffer = GlommioBuffer;
-    type File = GlommioFile;
+impl Disk for UringIo {
+    type Buffer = UringBuffer;
+    type File = UringFile;
 
-    fn buffer(&self, size: usize) -> GlommioBuffer {
-        GlommioBuffer::zeroed(size)
+    fn buffer(&self, size: usize) -> UringBuffer {
+        self.shard.pool.buffer(size)
     }
 
-    async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<GlommioFile> {
-        let writable = mode != OpenMode::Read;
-        let open = self
-            .at_path(path, move |path| {
-                let mut options = fs::OpenOptions::new();
-                options
-                    .read(true)
-                    .write(writable)
-                    .create_new(mode == OpenMode::CreateNew);
-                Ok(OwnedFd::from(options.mode(0o640).open(path)?))
-            })
+    async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<UringFile> {
+        let direct = self.shard.direct;
+        let opened = self
+            .at_path(path, move |path| open(path, mode, direct))
             .await?;
-        if !self.shard.direct {
-            return Ok(GlommioFile::new(Self::open_buffered(open), &self.shard));
-        }
-        match self.open_direct(&open, path, writable).await {
-            Ok(kind) => Ok(GlommioFile::new(kind, &self.shard)),
-            // This file system refuses direct I/O.
-            Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
-                Ok(GlommioFile::new(Self::open_buffered(open), &self.shard))
-            }
-            Err(error) => {
-                if mode == OpenMode::CreateNew {
-                    // Or the next attempt would find it there. The first error is the one to tell.
-                    let _ = self.remove_file(path).await;
-                }
-                Err(error)
-            }
-        }
+        Ok(UringFile::new(opened, &self.shard))
     }
 
     async fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -165,6 +97,24 @@ impl Disk for GlommioIo {
         })
         .await
     }
+}
+
+/// Opens a file, for direct I/O if that is wanted and this file system has it.
+fn open(path: &Path, mode: OpenMode, direct: bool) -> io::Result<OwnedFd> {
+    let mut options = fs::OpenOptions::new();
+    options
+        .read(true)
+        .write(mode != OpenMode::Read)
+        .create_new(mode == OpenMode::CreateNew);
+    let file = OwnedFd::from(options.mode(0o640).open(path)?);
+    if direct {
+        let flags = rustix::fs::fcntl_getfl(&file)? | OFlags::DIRECT;
+        match rustix::fs::fcntl_setfl(&file, flags) {
+            Ok(()) | Err(Errno::INVAL) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(file)
 }
 
 /// The name of the file system that holds `path`, or its number.
