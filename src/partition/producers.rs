@@ -6,10 +6,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use millstream_protocol::{Offset, ProducerEpoch, ProducerId, Reader, Wire, batch::BatchHeader};
+use millstream_protocol::{
+    Offset, ProducerEpoch, ProducerId, Reader, Wire, batch::BatchHeader, limits,
+};
 
 /// Batches remembered for each producer: as many as it may have in flight.
-pub const REMEMBERED_BATCHES: usize = 5;
+pub const REMEMBERED_BATCHES: usize = limits::MAX_BATCHES_IN_FLIGHT;
 
 /// Producers remembered in a partition; beyond, the one silent for longest is forgotten.
 pub const MAX_PRODUCERS: usize = 10_000;

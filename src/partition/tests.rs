@@ -8,7 +8,7 @@ use millstream_protocol::{
 };
 use proptest::prelude::*;
 
-use super::*;
+use super::{producers::REMEMBERED_BATCHES, *};
 
 const NOW_MS: i64 = 1_700_000_000_000;
 
@@ -162,22 +162,23 @@ fn sequences_are_checked() {
             Detail::ExpectedSequence(0)
         )]
     );
-    for next in 0..6 {
+    let count = i32::try_from(REMEMBERED_BATCHES).unwrap();
+    for next in 0..count {
         harness.produce(10, &[batch(9, 1, 7 + next, 1)]);
     }
-    harness.persisted(13);
-    harness.produce(11, &[batch(9, 1, 13, 1)]);
+    harness.persisted(7 + i64::from(count));
+    harness.produce(11, &[batch(9, 1, 7 + count, 1)]);
     assert_eq!(
         harness.produce(5, &[batch(9, 1, 5, 2)]),
         [refused(5, ErrorCode::DuplicateSequence, Detail::None)]
     );
     // Overlapping what is remembered in part is no repeat of anything.
     assert_eq!(
-        harness.produce(6, &[batch(9, 1, 11, 5)]),
+        harness.produce(6, &[batch(9, 1, 5 + count, 5)]),
         [refused(
             6,
             ErrorCode::OutOfOrderSequence,
-            Detail::ExpectedSequence(14)
+            Detail::ExpectedSequence(8 + count)
         )]
     );
 }

@@ -83,7 +83,7 @@ impl ProducerBuilder {
         self
     }
 
-    /// Most requests in flight per broker shard. 5 by default, and at most when idempotent: it is
+    /// Most requests in flight per broker shard. 16 by default, and at most when idempotent: it is
     /// how many batches the broker can recognise.
     #[must_use]
     pub fn max_in_flight(mut self, requests: usize) -> Self {
@@ -136,7 +136,7 @@ impl ProducerBuilder {
             return Err("max_in_flight must be at least 1");
         }
         if self.idempotent && self.max_in_flight > MAX_IDEMPOTENT_IN_FLIGHT {
-            return Err("max_in_flight must be at most 5 for an idempotent producer");
+            return Err("max_in_flight must be at most 16 for an idempotent producer");
         }
         if self.request_timeout.is_zero() || self.delivery_timeout.is_zero() {
             return Err("request_timeout and delivery_timeout must be more than 0");

@@ -53,7 +53,7 @@ use crate::{
 };
 
 /// How many batches of one producer and partition a broker can recognise (KIP-98).
-pub const MAX_IDEMPOTENT_IN_FLIGHT: usize = 5;
+pub const MAX_IDEMPOTENT_IN_FLIGHT: usize = millstream_protocol::limits::MAX_BATCHES_IN_FLIGHT;
 
 /// The settings that decide anything here.
 #[derive(Clone, Debug)]

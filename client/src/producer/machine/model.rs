@@ -120,7 +120,7 @@ impl Log {
             }
             let base = i64::try_from(self.records.len()).expect("few");
             recent.push_back((header.base_sequence, base));
-            if recent.len() > 5 {
+            if recent.len() > super::MAX_IDEMPOTENT_IN_FLIGHT {
                 recent.pop_front();
             }
             *next += i32::try_from(header.record_count).expect("few");
@@ -383,7 +383,7 @@ proptest! {
         linger_ms in prop_oneof![Just(0), Just(50)],
         delivery_timeout_ms in prop_oneof![Just(400), Just(600_000)],
         idempotent in prop::bool::weighted(0.8),
-        max_in_flight in 1..6usize,
+        max_in_flight in 1..=super::MAX_IDEMPOTENT_IN_FLIGHT,
     ) {
         let mut settings = config();
         settings.linger = Duration::from_millis(linger_ms);

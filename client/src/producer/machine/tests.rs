@@ -97,14 +97,14 @@ fn a_lost_request_is_repeated_with_its_sequence_and_never_overtaken() {
 #[test]
 fn a_batch_that_is_not_settled_is_never_pushed_out_of_the_brokers_memory() {
     let mut settings = config();
-    settings.max_in_flight = 5;
+    settings.max_in_flight = super::MAX_IDEMPOTENT_IN_FLIGHT;
     let mut bench = Bench::ready(settings);
-    for number in 0..5 {
+    for number in 0..super::MAX_IDEMPOTENT_IN_FLIGHT {
         assert_eq!(bench.append(0, "a"), Ok(true));
         assert_eq!(bench.tick(0).len(), 1, "{number}");
     }
     assert_eq!(bench.append(0, "b"), Ok(true));
-    for number in 2..=5i64 {
+    for number in 2..=i64::try_from(super::MAX_IDEMPOTENT_IN_FLIGHT).expect("few") {
         let results = [answer(0, ErrorCode::None, number - 1)];
         let settled = format!("settle #{} at {}", number - 1, number - 1);
         assert_eq!(bench.replied(number.cast_unsigned(), &results), [settled]);
@@ -112,11 +112,11 @@ fn a_batch_that_is_not_settled_is_never_pushed_out_of_the_brokers_memory() {
     assert_eq!(
         bench.tick(1000),
         [""; 0],
-        "four requests are free, and none may be used"
+        "all but one request are free, and none may be used"
     );
     let results = [answer(0, ErrorCode::None, 0)];
     let said = bench.replied(1, &results);
-    assert_eq!(said, ["settle #0 at 0", "send 6 to 0: p0 e1 7@5 [b]"]);
+    assert_eq!(said, ["settle #0 at 0", "send 17 to 0: p0 e1 7@16 [b]"]);
 }
 
 #[test]
