@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, rc::Rc};
 
 use millstream_protocol::Offset;
 
-use super::run::Run;
+use super::{
+    limits::{CACHE_GROWTH, CACHE_START},
+    run::Run,
+};
 use crate::io::Buffer;
 
 /// A log within its shard.
@@ -25,6 +28,8 @@ pub(super) struct Cache<B> {
     by_use: BTreeMap<u64, Key>,
     clock: u64,
     size: usize,
+    /// What it may hold by now: see [`Cache::insert`].
+    allowed: usize,
     budget: usize,
 }
 
@@ -36,6 +41,7 @@ impl<B: Buffer> Cache<B> {
             by_use: BTreeMap::new(),
             clock: 0,
             size: 0,
+            allowed: budget.min(CACHE_START),
             budget,
         }
     }
@@ -66,16 +72,20 @@ impl<B: Buffer> Cache<B> {
     }
 
     /// Keeps a run, and lets go of what was not used for longest.
+    ///
+    /// The cache grows to its budget by a part of what passes through it. Memory that is used again costs
+    /// nothing; memory from the system costs more than all else that is done for a chunk.
     pub fn insert(&mut self, log: LogKey, run: Rc<Run<B>>) {
         let key = (log, run.base());
         self.remove(key);
         self.clock += 1;
         let size = run.buffer.bytes().len();
         self.size += size;
+        self.allowed = self.budget.min(self.allowed + size / CACHE_GROWTH);
         self.by_use.insert(self.clock, key);
         let used = self.clock;
         self.runs.insert(key, Entry { run, used, size });
-        while self.size > self.budget {
+        while self.size > self.allowed {
             let Some((_, oldest)) = self.by_use.first_key_value() else {
                 break;
             };
