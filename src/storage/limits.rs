@@ -34,9 +34,9 @@ pub const MAX_READ_SIZE: usize = 4 << 20;
 /// Bytes after which a read returns what it has rather than wait for the disk again.
 pub const ENOUGH_TO_RETURN: usize = 1 << 20;
 /// What a cache may hold at first, in bytes.
-pub const CACHE_START: usize = 32 << 20;
+pub const CACHE_START: usize = 256 << 20;
 /// One byte in so many that pass through a cache lets it grow by one.
-pub const CACHE_GROWTH: usize = 8;
+pub const CACHE_GROWTH: usize = 4;
 /// Readers in order that a log remembers at once.
 pub const MAX_READ_STREAMS: usize = 8;
 /// Size of one read of a recovery, in bytes.
