@@ -23,6 +23,7 @@ pub mod serve;
 mod status;
 mod text_record;
 mod topic;
+mod tune;
 
 /// A durable, thread-per-core log broker.
 #[derive(Debug, Parser)]
@@ -51,6 +52,8 @@ pub enum Command {
     Bench(bench::BenchArgs),
     /// Look at a stopped broker's files
     Log(log::LogArgs),
+    /// Look at what this host could do better, set it, take it back
+    Tune(tune::TuneArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
 }
@@ -69,6 +72,7 @@ impl Command {
             Self::Status(args) => args.run(),
             Self::Bench(args) => args.run(),
             Self::Log(args) => args.run(),
+            Self::Tune(args) => args.run(),
             Self::Completions(args) => args.run(),
         }
     }

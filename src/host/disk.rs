@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::mounts::Mount;
 use crate::io::BLOCK_SIZE;
 
 /// Flushes that the latency is the median of.
@@ -37,7 +38,8 @@ pub fn disk_facts(directory: &Path) -> io::Result<DiskFacts> {
     let space = rustix::fs::statvfs(directory)?;
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let directory = directory.canonicalize()?;
-    let file_system = file_system_of(&mounts, &directory).unwrap_or_else(|| "unknown".to_owned());
+    let file_system = Mount::holding(&mounts, &directory)
+        .map_or_else(|| "unknown".to_owned(), |mount| mount.file_system);
     let probe = directory.join(".disk-probe");
     let result = try_disk(&probe, &file_system);
     // A left-over is harmless, and the next start takes it away.
@@ -89,43 +91,9 @@ fn measure(file: &File) -> io::Result<Duration> {
     Ok(times[FLUSH_COUNT / 2])
 }
 
-/// The type of the innermost mount that holds `directory`.
-fn file_system_of(mounts: &str, directory: &Path) -> Option<String> {
-    let mut best: Option<(usize, &str)> = None;
-    for line in mounts.lines() {
-        // 36 35 98:0 /root /mount/point options optional… - type source options
-        let (left, right) = line.split_once(" - ")?;
-        let (Some(point), Some(kind)) = (left.split(' ').nth(4), right.split(' ').next()) else {
-            continue;
-        };
-        let point = point.replace("\\040", " ");
-        let depth = Path::new(&point).components().count();
-        // Of mounts on one point the last one shows.
-        if directory.starts_with(&point) && best.is_none_or(|(other, _)| depth >= other) {
-            best = Some((depth, kind));
-        }
-    }
-    best.map(|(_, kind)| kind.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_innermost_mount_counts() {
-        let mounts = "\
-22 1 254:0 / / rw,relatime - overlay overlay rw
-23 22 0:20 / /data rw shared:1 - tmpfs tmpfs rw
-24 23 254:1 / /data rw shared:2 - ext4 /dev/vdb rw
-25 22 0:21 / /data\\040two rw - xfs /dev/vdc rw
-";
-        let of = |path: &str| file_system_of(mounts, Path::new(path)).unwrap();
-        assert_eq!(of("/data/topics"), "ext4");
-        assert_eq!(of("/database"), "overlay");
-        assert_eq!(of("/data two/x"), "xfs");
-        assert_eq!(of("/"), "overlay");
-    }
 
     #[test]
     fn a_real_directory_is_measured_and_left_clean() {

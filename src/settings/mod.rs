@@ -16,7 +16,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 pub use flags::Flags;
 pub use sources::{Environment, Origin, Resolved, SettingsError, resolve};
-pub use values::{HostPort, LogFormat};
+pub use values::{HostPort, LogFormat, core_list};
 
 use crate::types::TopicConfig;
 

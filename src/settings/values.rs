@@ -66,7 +66,8 @@ pub(super) fn host_port(text: &str) -> Option<HostPort> {
 }
 
 /// `0,2-5` as a sorted list without repetition.
-pub(super) fn core_list(text: &str) -> Option<Vec<usize>> {
+#[must_use]
+pub fn core_list(text: &str) -> Option<Vec<usize>> {
     let mut cores = Vec::new();
     for part in text.split(',') {
         let (first, last) = part

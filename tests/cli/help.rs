@@ -35,6 +35,10 @@ fn texts_are_as_recorded() {
     for command in ["produce", "consume", "status", "completions", "bench"] {
         check(command, &[command, "--help"]);
     }
+    check("tune", &["tune", "--help"]);
+    for command in ["check", "apply", "undo"] {
+        check(&format!("tune-{command}"), &["tune", command, "--help"]);
+    }
     for command in ["dump", "verify"] {
         check(&format!("log-{command}"), &["log", command, "--help"]);
     }

@@ -13,3 +13,4 @@ mod readme;
 mod serve;
 mod text;
 mod topics;
+mod tune;

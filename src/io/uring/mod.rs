@@ -38,7 +38,7 @@ use timers::{Sleep, Timers};
 pub use buffer::UringBuffer;
 pub use executor::{ShardOptions, ShardThread, spawn_shard, try_ring};
 pub use file::UringFile;
-pub use net::{UringDetached, UringListener, UringStream};
+pub use net::{BACKLOG_COUNT, UringDetached, UringListener, UringStream};
 
 /// Where every shard's monotonic clock starts.
 static START: LazyLock<Instant> = LazyLock::new(|| {

@@ -26,7 +26,7 @@ use super::{
 use crate::io::{Listener, Net, Stream};
 
 /// Connections that wait to be accepted; the system caps it at `net.core.somaxconn`.
-const BACKLOG_COUNT: i32 = 4096;
+pub const BACKLOG_COUNT: i32 = 4096;
 /// The system takes no more slices in one call.
 const SLICE_COUNT_MAX: usize = 1024;
 
