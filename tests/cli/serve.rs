@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
+    os::unix::net::UnixDatagram,
     path::Path,
     process::{Child, Command, Stdio},
 };
@@ -21,7 +22,13 @@ struct Serving {
 impl Serving {
     /// Starts on free ports and waits for the whole banner.
     fn start(data_dir: &Path, more: &[&str]) -> Self {
+        Self::start_with(data_dir, more, &[])
+    }
+
+    /// The same with environment variables.
+    fn start_with(data_dir: &Path, more: &[&str], variables: &[(&str, &str)]) -> Self {
         let child = millstream(&["serve", "--listen", "127.0.0.1:0", "--pin", "false"])
+            .envs(variables.iter().copied())
             .args(["--shards", "2", "--memory", "128MiB", "--data-dir"])
             .arg(data_dir)
             .args(more)
@@ -126,6 +133,34 @@ fn run_refused(mut command: Command, status: i32) -> String {
     let stderr = String::from_utf8(output.stderr).expect("text");
     assert_eq!(output.status.code(), Some(status), "{stderr}");
     stderr
+}
+
+#[test]
+fn a_service_manager_is_told() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    let heard = || {
+        let mut memory = [0; 256];
+        let size = manager.recv(&mut memory).expect("a datagram comes");
+        String::from_utf8(memory[..size].to_vec()).expect("text")
+    };
+    let variables = [
+        ("NOTIFY_SOCKET", path.to_str().unwrap()),
+        ("WATCHDOG_USEC", "50000"),
+    ];
+    let data_dir = temp.path().join("data");
+    let broker = Serving::start_with(&data_dir, &["--admin-listen", "off"], &variables);
+    let mut said = vec![heard()];
+    while !said.iter().any(|text| text.starts_with("READY=1")) {
+        said.push(heard());
+    }
+    let ready = said.pop().expect("it is there");
+    assert!(ready.ends_with(broker.fact("clients")), "{ready}");
+    while heard() != "WATCHDOG=1" {}
+    let (status, log) = broker.stop(Signal::TERM);
+    assert_eq!(status, Some(0), "{log}");
+    while !heard().starts_with("STOPPING=1") {}
 }
 
 #[test]

@@ -7,6 +7,7 @@
 mod banner;
 mod plan;
 mod signals;
+mod supervisor;
 mod watch;
 
 use std::{
@@ -33,6 +34,7 @@ use crate::{
 };
 use banner::Banner;
 use plan::Plan;
+use supervisor::{Supervisor, Watchdog};
 use watch::Watch;
 
 /// Arguments of `millstream serve`.
@@ -80,6 +82,7 @@ fn serve(settings: &Settings) -> anyhow::Result<ExitCode> {
         reason = "the time to ready, measured before any shard"
     )]
     let begin = Instant::now();
+    let supervisor = Supervisor::of_process();
     let signals = signals::listen().context("cannot listen for signals")?;
     host::check_kernel()?;
     let open_files = host::raise_limits()?;
@@ -93,7 +96,7 @@ fn serve(settings: &Settings) -> anyhow::Result<ExitCode> {
     }
     let plan = Plan::of(settings, &dir, &disk, &host::resources(), open_files);
     let (control, control_threads) = control::start(&dir, settings.topic_defaults.clone())?;
-    let running = Running::start(settings, &plan, control, control_threads)?;
+    let running = Running::start(settings, &plan, control, control_threads, &supervisor)?;
     let banner = Banner {
         plan: &plan,
         disk: &disk,
@@ -102,6 +105,7 @@ fn serve(settings: &Settings) -> anyhow::Result<ExitCode> {
         time_to_ready: begin.elapsed(),
     };
     banner.print();
+    supervisor.ready(banner.address);
     if settings.log_format == LogFormat::Json {
         // Whoever reads only the log learns it too.
         tracing::info!(
@@ -114,6 +118,7 @@ fn serve(settings: &Settings) -> anyhow::Result<ExitCode> {
         );
     }
     signals.wait();
+    supervisor.stopping();
     tracing::info!("stopping; a second signal ends the broker at once");
     running.stop(Duration::from_millis(settings.shutdown_timeout_ms))
 }
@@ -145,6 +150,7 @@ struct Running {
     admin: Option<Admin>,
     broker: Broker,
     control_threads: ControlThreads,
+    _watchdog: Watchdog,
 }
 
 impl Running {
@@ -153,6 +159,7 @@ impl Running {
         plan: &Plan,
         control: Control,
         control_threads: ControlThreads,
+        supervisor: &Supervisor,
     ) -> anyhow::Result<Self> {
         let ready = Arc::new(AtomicBool::new(false));
         let watch = Arc::new(Watch::default());
@@ -163,12 +170,14 @@ impl Running {
         let admin = admin.transpose()?;
         let broker = Broker::start(&plan.broker, &control)?;
         watch.set_counters(broker.counters().to_vec());
+        let watchdog = supervisor.watch(move || watch.stuck_shard())?;
         ready.store(true, Ordering::Release);
         Ok(Self {
             ready,
             admin,
             broker,
             control_threads,
+            _watchdog: watchdog,
         })
     }
 
