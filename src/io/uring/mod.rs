@@ -13,6 +13,8 @@ mod file;
 mod net;
 mod readiness;
 mod ring;
+#[cfg(test)]
+mod stress;
 mod tasks;
 #[cfg(test)]
 mod tests;

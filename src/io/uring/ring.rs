@@ -21,7 +21,7 @@ use std::{
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use rustix::io::Errno;
 
-use super::buffer::UringBuffer;
+use super::{buffer::UringBuffer, now_ns};
 
 /// Requests handed over in one call at most; what does not fit goes with the next one.
 const SUBMISSION_COUNT: u32 = 256;
@@ -30,7 +30,7 @@ const COMPLETION_COUNT: u32 = 2048;
 /// Number of requests whose answer nobody waits for.
 const NOBODY: u64 = u64::MAX;
 /// How long the ring waits, when it ends, for the kernel to let go of its memory.
-const DRAIN_TIME: Duration = Duration::from_secs(5);
+const DRAIN_TIME_NS: u64 = 5_000_000_000;
 
 /// What the kernel works with until it answers.
 #[expect(dead_code, reason = "held for the kernel's sake")]
@@ -329,7 +329,9 @@ impl Ring {
             let inner = &mut *self.inner.borrow_mut();
             inner.push_backlog();
             let ready = inner.reap(&mut wake, &mut freed) > 0;
-            let wait = if ready { None } else { wait };
+            // Nor does it sleep on requests that this call has no room for: nothing would wake it
+            // when what they wait for comes.
+            let wait = wait.filter(|_| !ready && inner.backlog.is_empty());
             let result = Self::call(&mut inner.ring, wait);
             inner.reap(&mut wake, &mut freed);
             result
@@ -374,14 +376,12 @@ impl Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        let step = Duration::from_millis(10);
-        let mut left = DRAIN_TIME;
+        let until = now_ns() + DRAIN_TIME_NS;
         // Operations own the ring, so none is left that could be answered: all are abandoned.
-        while self.in_flight() > 0 && !left.is_zero() {
-            if self.enter(Some(step)).is_err() {
+        while self.in_flight() > 0 && now_ns() < until {
+            if self.enter(Some(Duration::from_millis(10))).is_err() {
                 break;
             }
-            left = left.saturating_sub(step);
         }
         if self.in_flight() > 0 {
             tracing::error!("the kernel keeps memory of a ring that ends; it is not used again");

@@ -60,7 +60,8 @@ impl Wake for Handle {
         if self.queued.swap(true, Ordering::AcqRel) {
             return;
         }
-        let local = LOCAL.with(|local| {
+        // A thread that ends may wake when what it had is gone already.
+        let local = LOCAL.try_with(|local| {
             let local = local.borrow();
             let at_home = local
                 .as_ref()
@@ -69,7 +70,7 @@ impl Wake for Handle {
                 .map(|queues| queues.push(Arc::clone(self)))
                 .is_some()
         });
-        if !local {
+        if !local.unwrap_or(false) {
             self.home.wake(Arc::clone(self));
         }
     }
@@ -338,5 +339,55 @@ impl TaskList {
 impl Drop for TaskList {
     fn drop(&mut self) {
         LOCAL.with(|local| drop(local.borrow_mut().take()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    use super::*;
+
+    /// A list with one task that waits, and its waker.
+    fn with_one_task() -> (TaskList, Waker) {
+        let tasks = TaskList::new().unwrap();
+        let wakers = Rc::new(RefCell::new(Vec::new()));
+        let given = Rc::clone(&wakers);
+        tasks.spawn(TaskClass::Foreground, async move {
+            std::future::poll_fn(|context| {
+                given.borrow_mut().push(context.waker().clone());
+                Poll::<()>::Pending
+            })
+            .await;
+        });
+        assert!(!tasks.run(u64::MAX));
+        let waker = wakers.borrow_mut().pop().expect("it ran once");
+        (tasks, waker)
+    }
+
+    fn rings(tasks: &TaskList) -> bool {
+        let alarm = tasks.alarm().unwrap();
+        let mut polled = [PollFd::new(&alarm, PollFlags::IN)];
+        poll(&mut polled, Some(&Timespec::default())).unwrap() == 1
+    }
+
+    #[test]
+    fn a_wake_before_the_sleep_prevents_it() {
+        let (tasks, waker) = with_one_task();
+        thread::spawn(move || waker.wake()).join().unwrap();
+        assert!(!rings(&tasks), "nobody sleeps yet");
+        assert!(!tasks.fall_asleep());
+    }
+
+    #[test]
+    fn a_wake_during_the_sleep_ends_it() {
+        let (tasks, waker) = with_one_task();
+        assert!(tasks.fall_asleep());
+        thread::spawn(move || waker.wake()).join().unwrap();
+        assert!(rings(&tasks));
+        tasks.awake();
+        assert!(tasks.has_work());
     }
 }

@@ -19,7 +19,7 @@ use crate::io::{
 };
 
 /// Whether to run; without io_uring a test is skipped, unless it was required.
-fn can_run() -> bool {
+pub(super) fn can_run() -> bool {
     let Err(reason) = try_ring() else {
         return true;
     };
