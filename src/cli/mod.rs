@@ -12,6 +12,7 @@ mod completions;
 mod config;
 mod connect;
 mod consume;
+mod disk_check;
 mod failure;
 mod json_record;
 mod lines;
@@ -52,6 +53,8 @@ pub enum Command {
     Bench(bench::BenchArgs),
     /// Look at a stopped broker's files
     Log(log::LogArgs),
+    /// Measure what a disk can do, and so what to expect of a broker on it
+    DiskCheck(disk_check::DiskCheckArgs),
     /// Look at what this host could do better, set it, take it back
     Tune(tune::TuneArgs),
     /// Print a completion script for a shell
@@ -72,6 +75,7 @@ impl Command {
             Self::Status(args) => args.run(),
             Self::Bench(args) => args.run(),
             Self::Log(args) => args.run(),
+            Self::DiskCheck(args) => args.run(),
             Self::Tune(args) => args.run(),
             Self::Completions(args) => args.run(),
         }

@@ -6,6 +6,7 @@
 
 mod cgroup;
 mod disk;
+pub mod disk_check;
 mod kernel;
 mod limits;
 mod mounts;

@@ -83,6 +83,19 @@ impl Run {
     }
 }
 
+/// Whether the host has io_uring; where it has none, a test is skipped, unless `MILLSTREAM_REQUIRE`
+/// says that it must.
+pub fn has_io_uring() -> bool {
+    let Err(reason) = millstream::host::check_kernel() else {
+        return true;
+    };
+    let required = std::env::var("MILLSTREAM_REQUIRE").unwrap_or_default();
+    let required = required.split(',').any(|name| name.trim() == "io_uring");
+    assert!(!required, "io_uring is required and missing: {reason}");
+    eprintln!("SKIPPED: {reason}");
+    false
+}
+
 /// A running broker. Dropping it kills it and removes its data.
 #[derive(Debug)]
 pub struct Broker {
@@ -95,11 +108,7 @@ impl Broker {
     /// Starts a broker and waits until it answers; none where the host has no io_uring, unless
     /// `MILLSTREAM_REQUIRE` says that it must.
     pub fn start() -> Option<Self> {
-        if let Err(reason) = millstream::host::check_kernel() {
-            let required = std::env::var("MILLSTREAM_REQUIRE").unwrap_or_default();
-            let required = required.split(',').any(|name| name.trim() == "io_uring");
-            assert!(!required, "io_uring is required and missing: {reason}");
-            eprintln!("SKIPPED: {reason}");
+        if !has_io_uring() {
             return None;
         }
         let dir = tempfile::tempdir().expect("a temporary directory");

@@ -32,7 +32,14 @@ fn texts_are_as_recorded() {
     ] {
         check(&format!("topic-{command}"), &["topic", command, "--help"]);
     }
-    for command in ["produce", "consume", "status", "completions", "bench"] {
+    for command in [
+        "produce",
+        "consume",
+        "status",
+        "completions",
+        "bench",
+        "disk-check",
+    ] {
         check(command, &[command, "--help"]);
     }
     check("tune", &["tune", "--help"]);
