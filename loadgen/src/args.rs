@@ -5,20 +5,17 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Subcommand, ValueEnum};
 use millstream_client::Compression;
 
-use crate::units::{parse_count, parse_duration, parse_size};
+use crate::{
+    broker::BrokerArgs,
+    units::{parse_count, parse_duration, parse_size},
+};
 
 /// Load, measured; or records, verified.
 #[derive(Clone, Debug, Args)]
 pub struct LoadArgs {
-    /// Broker to connect to
-    #[arg(
-        long,
-        global = true,
-        env = "MILLSTREAM_SERVER",
-        default_value = "127.0.0.1:7400"
-    )]
-    #[arg(value_name = "HOST:PORT")]
-    pub server: String,
+    /// Which broker.
+    #[command(flatten)]
+    pub broker: BrokerArgs,
     /// What to do.
     #[command(subcommand)]
     pub mode: Mode,
@@ -59,6 +56,28 @@ pub enum Mode {
     },
 }
 
+impl Mode {
+    /// How much, how long, and what to tell.
+    #[must_use]
+    pub fn common(&self) -> &CommonArgs {
+        match self {
+            Self::Produce { common, .. }
+            | Self::Consume { common, .. }
+            | Self::Both { common, .. } => common,
+        }
+    }
+
+    /// Its name on the command line.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Produce { .. } => "produce",
+            Self::Consume { .. } => "consume",
+            Self::Both { .. } => "both",
+        }
+    }
+}
+
 const PRODUCE_EXAMPLES: &str = "\
 Examples:
   loadgen produce --duration 30s                       as fast as possible, 1,000-byte records
@@ -95,8 +114,8 @@ pub struct CommonArgs {
     #[arg(long, value_name = "COUNT", value_parser = parse_count)]
     pub records: Option<u64>,
     /// Leave the first part out of the final figures
-    #[arg(long, value_name = "TIME", default_value = "0", value_parser = parse_duration)]
-    pub warmup: Duration,
+    #[arg(long, alias = "warmup", value_name = "TIME", default_value = "0", value_parser = parse_duration)]
+    pub warm_up: Duration,
     /// Report lost, repeated, reordered and corrupt records; fail if there are any
     #[arg(long)]
     pub verify: bool,
@@ -106,6 +125,12 @@ pub struct CommonArgs {
     /// Write results as JSON to this file, or to standard output for -
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Write a histogram of each interval to this file, in HdrHistogram's log format
+    #[arg(long, value_name = "FILE")]
+    pub hlog: Option<PathBuf>,
+    /// Write the percentile distribution to this file, in HdrHistogram's text format
+    #[arg(long, value_name = "FILE")]
+    pub percentiles: Option<PathBuf>,
     /// How long to keep trying while the broker is away
     #[arg(long, value_name = "TIME", default_value = "2m", value_parser = parse_duration)]
     pub delivery_timeout: Duration,

@@ -2,15 +2,16 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     meter::Sample,
-    units::{show_count, show_us},
+    results::Percentile,
+    units::{show_count, show_rounded, show_us},
 };
 
 /// Latency percentiles in microseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Latency {
     /// Half are faster.
     pub p50: u64,
@@ -25,7 +26,7 @@ pub struct Latency {
 }
 
 /// Throughput and latency of one direction.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Figures {
     /// How long it took, in seconds.
     pub seconds: f64,
@@ -69,14 +70,28 @@ impl Figures {
     }
 }
 
+/// Steps of the latency curve between 0 and 50 percent, between 50 and 75, and so on towards 100.
+const STEPS_PER_HALF: u32 = 5;
+
+/// The latency curve: HdrHistogram's percentile distribution.
+#[must_use]
+pub fn percentiles(sample: &Sample) -> Vec<Percentile> {
+    let histogram = &sample.latency_us;
+    if histogram.is_empty() {
+        return Vec::new();
+    }
+    let values = histogram.iter_quantiles(STEPS_PER_HALF);
+    let points = values.map(|value| Percentile {
+        percent: value.quantile_iterated_to() * 100.0,
+        us: value.value_iterated_to().min(histogram.max()),
+        count: histogram.count_between(0, value.value_iterated_to()),
+    });
+    points.collect()
+}
+
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a rate is positive and far below 2^64"
-        )]
-        let rate = show_count(self.records_per_second.round() as u64);
+        let rate = show_rounded(self.records_per_second);
         write!(f, "{:>9.1} MB/s {rate:>13} records/s", self.mb_per_second)?;
         if let Some(latency) = &self.latency_us {
             for (name, us) in [

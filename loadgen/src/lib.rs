@@ -2,7 +2,7 @@
 //!
 //! The program `loadgen` and the command `millstream bench` are this library. A run is planned
 //! (`plan`), dealt out to worker threads (`workers`), each connection being one task (`produce`,
-//! `consume`), and reported each second (`report`). What decides is pure: the schedule (`pace`), the
+//! `consume`), measured in intervals (`series`) and written down (`results`). What decides is pure: the schedule (`pace`), the
 //! judgement (`verify`).
 //!
 //! The exit status a script can trust: 0 all is well, 1 something failed or verification found a
@@ -12,19 +12,28 @@
 
 mod acknowledged;
 mod args;
+mod broker;
 mod clock;
+mod console;
 mod consume;
+mod durability;
 mod figures;
 mod gaps;
+mod hdr_log;
+mod host;
+mod interrupt;
 mod lane;
 mod meter;
 mod pace;
 mod payload;
 mod plan;
 mod produce;
-mod report;
+mod results;
 mod run;
+mod series;
+mod session;
 mod stop;
+mod summary;
 mod timer;
 mod topic;
 pub mod units;
@@ -34,4 +43,5 @@ mod workers;
 pub use args::{
     CommonArgs, CompressionArg, ConsumeArgs, DurabilityArg, FromArg, LoadArgs, Mode, ProduceArgs,
 };
-pub use run::run;
+pub use broker::BrokerArgs;
+pub use session::run;

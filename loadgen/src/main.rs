@@ -1,6 +1,6 @@
 //! The load generator, as a program of its own.
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 use millstream_loadgen::{LoadArgs, run};
@@ -23,7 +23,7 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    match run(&Cli::parse().args) {
+    match run(&Cli::parse().args, broker_executable()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => match error.downcast::<clap::Error>() {
@@ -34,4 +34,10 @@ fn main() -> ExitCode {
             }
         },
     }
+}
+
+/// `millstream`, where it lies beside this program.
+fn broker_executable() -> Option<PathBuf> {
+    let beside = std::env::current_exe().ok()?.with_file_name("millstream");
+    beside.is_file().then_some(beside)
 }

@@ -1,4 +1,4 @@
-//! One run from start to end: plans, starts the workers, reports each second, judges.
+//! One run from start to end: plans, starts the workers, looks at each interval, judges.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -6,116 +6,139 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use millstream_client::{Admin, OffsetSpec};
 use tokio::{
-    signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
     time::{Instant, MissedTickBehavior, interval_at, sleep_until},
 };
 
 use crate::{
     acknowledged::Acknowledged,
-    args::{CommonArgs, LoadArgs, Mode},
+    args::{CommonArgs, Mode},
+    broker::{BrokerFacts, Observer},
     clock::Clock,
-    plan::{Plan, check, plan},
-    report::{About, Ending, Report},
+    console::{Console, Length},
+    durability::{Durability, Evidence},
+    hdr_log::{HdrLog, write_percentiles},
+    interrupt::Interrupts,
+    plan::{Plan, plan},
+    results::{RunResult, StreamResult},
+    series::{Series, Tick, Whole},
     stop::{StopHandle, Urgency},
     topic::offsets,
+    units::{show_count, show_rounded, show_us},
     verify::Verdict,
     workers::{Connect, Event, start},
 };
 
-const REPORT_EVERY: Duration = Duration::from_secs(1);
+const INTERVAL: Duration = Duration::from_secs(1);
 /// Longest wait for the broker to say where the log ends. Nothing is reported meanwhile.
 const END_PATIENCE: Duration = Duration::from_secs(30);
 
-/// Runs the generator on this thread and its workers' threads; true if all went well. Everything
-/// found wrong has been printed by then.
-///
-/// # Errors
-/// What kept the run from starting; a `clap::Error` if it is the command line.
-pub fn run(args: &LoadArgs) -> Result<bool> {
-    check(&args.mode)?;
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start a runtime")?
-        .block_on(run_on(args))
+/// What every run of an invocation shares.
+#[derive(Debug)]
+pub struct Stage<'a> {
+    /// Time.
+    pub clock: Clock,
+    /// How connections are made.
+    pub connect: Connect,
+    /// For topics and offsets.
+    pub admin: Admin,
+    /// The broker.
+    pub facts: BrokerFacts,
+    /// Its counters.
+    pub observer: Observer,
+    /// Where people read.
+    pub console: &'a mut Console,
+    /// Ctrl-C.
+    pub interrupts: &'a mut Interrupts,
 }
 
-fn common(mode: &Mode) -> &CommonArgs {
-    match mode {
-        Mode::Produce { common, .. } | Mode::Consume { common, .. } | Mode::Both { common, .. } => {
-            common
-        }
-    }
+/// What ended a run besides its figures.
+#[derive(Debug, Default)]
+struct Ending {
+    unanswered: u64,
+    verdict: Option<Verdict>,
+    errors: Vec<String>,
 }
 
 /// A run under way.
-struct Run<'a> {
+struct Run<'a, 'b> {
     common: &'a CommonArgs,
-    admin: Admin,
-    clock: Clock,
+    stage: &'a mut Stage<'b>,
     plan: Plan,
-    report: Report,
+    series: Series,
     stop: StopHandle,
     ending: Ending,
     /// Jobs and, among them, producers that have not ended.
     jobs_left: usize,
     producers_left: usize,
+    hdr_log: Option<HdrLog>,
 }
 
-async fn run_on(args: &LoadArgs) -> Result<bool> {
-    let common = common(&args.mode);
-    let clock = Clock::start();
-    let connect = Connect {
-        server: args.server.clone(),
-        clock,
-        patience: common.delivery_timeout,
-    };
-    let admin = connect.once().await?.admin();
-    let mut plan = plan(&args.mode, &admin, clock).await?;
+/// Runs one load to its end.
+///
+/// # Errors
+/// What kept it from starting.
+pub async fn run_once(mode: &Mode, stage: &mut Stage<'_>) -> Result<RunResult> {
+    let common = mode.common();
+    let mut plan = plan(mode, &stage.admin, stage.clock).await?;
+    for line in std::mem::take(&mut plan.said) {
+        stage.console.say(&line);
+    }
     let jobs = std::mem::take(&mut plan.jobs);
+    let connect = stage.connect.clone();
     let mut run = Run {
         common,
-        admin,
-        clock,
-        report: Report::new(
-            std::mem::take(&mut plan.streams),
-            common.json.clone(),
-            common.warmup,
-            plan.duration,
-            plan.records,
-        ),
+        series: Series::new(std::mem::take(&mut plan.streams), common.warm_up),
         stop: StopHandle::new(),
         ending: Ending::default(),
         jobs_left: jobs.len(),
         producers_left: plan.producers,
+        hdr_log: match &common.hlog {
+            Some(path) => Some(HdrLog::create(path, stage.clock.now_us())?),
+            None => None,
+        },
         plan,
+        stage,
     };
-    for line in std::mem::take(&mut run.plan.said) {
-        run.report.say(&line);
-    }
     let begin = watch::Sender::new(None);
     let stop = run.stop.subscribe();
     let (threads, mut events) = start(common.threads as usize, jobs, &connect, &begin, &stop)?;
     run.await_ready(&mut events).await;
-    let begin_us = clock.now_us();
-    run.report.begin(begin_us);
+    run.stage.observer.begin().await;
+    let begin_us = run.stage.clock.now_us();
+    run.series.begin(begin_us);
+    run.stage.console.begin(run.length());
     begin.send_replace(Some(begin_us));
     run.watch(&mut events).await?;
-    run.finish(threads)
+    run.finish(threads).await
 }
 
-impl Run<'_> {
+impl Run<'_, '_> {
+    fn length(&self) -> Length {
+        match (self.plan.records, self.plan.duration) {
+            (Some(records), _) => Length::Records(records),
+            (None, Some(duration)) => Length::Time(duration),
+            (None, None) => Length::Unknown,
+        }
+    }
+
     /// Returns once every job is connected, or can't be.
     async fn await_ready(&mut self, events: &mut mpsc::UnboundedReceiver<Event>) {
         for _ in 0..self.jobs_left {
-            match events.recv().await {
-                Some(Event::Ready) => {}
-                Some(event) => self.told(event).await,
-                None => return,
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(Event::Ready) => {}
+                    Some(event) => self.told(event).await,
+                    None => return,
+                },
+                () = self.stage.interrupts.next() => {
+                    self.ending.errors.push("interrupted before the start".to_owned());
+                    self.stop.raise(Urgency::Abandon);
+                    return;
+                }
             }
         }
     }
@@ -123,10 +146,8 @@ impl Run<'_> {
     /// Reports and reacts until every job has ended.
     async fn watch(&mut self, events: &mut mpsc::UnboundedReceiver<Event>) -> Result<()> {
         let began = Instant::now();
-        let mut ticks = interval_at(began + REPORT_EVERY, REPORT_EVERY);
+        let mut ticks = interval_at(began + INTERVAL, INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut interrupts = signal(SignalKind::interrupt()).context("cannot await SIGINT")?;
-        let mut terminations = signal(SignalKind::terminate()).context("cannot await SIGTERM")?;
         let mut deadline = self.plan.duration.map(|duration| began + duration);
         while self.jobs_left > 0 {
             let limit = async {
@@ -136,16 +157,12 @@ impl Run<'_> {
                 }
             };
             tokio::select! {
-                _ = ticks.tick() => {
-                    self.report.interval(self.clock.now_us());
-                    self.save_state()?;
-                }
+                _ = ticks.tick() => self.interval().await?,
                 () = limit => {
                     deadline = None;
                     self.finish_soon();
                 }
-                _ = interrupts.recv() => self.interrupted(),
-                _ = terminations.recv() => self.interrupted(),
+                () = self.stage.interrupts.next() => self.interrupted(),
                 event = events.recv() => match event {
                     Some(event) => self.told(event).await,
                     // A worker thread is gone with its jobs; joining it tells why.
@@ -154,6 +171,48 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// A second has passed: a line for each direction.
+    async fn interval(&mut self) -> Result<()> {
+        let now_us = self.stage.clock.now_us();
+        let warmed_up = self.series.warms_up();
+        let ticks = self.series.interval(now_us);
+        self.tell(&ticks, now_us);
+        if let Some(log) = &self.hdr_log {
+            log.add(ticks);
+        }
+        self.stage.observer.look().await;
+        if warmed_up && !self.series.warms_up() {
+            self.stage.observer.measure_from_now();
+        }
+        self.save_state()
+    }
+
+    fn tell(&self, ticks: &[Tick], now_us: i64) {
+        let console = &self.stage.console;
+        for tick in ticks {
+            let (at, figures) = (tick.interval.at_seconds, tick.interval.figures);
+            let note = if tick.interval.warm_up {
+                "  (warm-up)"
+            } else {
+                ""
+            };
+            console.say(&format!("{at:>6.1} s  {:<7} {figures}{note}", tick.name));
+        }
+        let Some(last) = ticks.last() else { return };
+        let figures = last.interval.figures;
+        let mut message = format!("{} records/s", show_rounded(figures.records_per_second));
+        if let Some(latency) = figures.latency_us {
+            message += &format!(", p99 {}", show_us(latency.p99));
+        }
+        let errors = self.ending.errors.len() as u64 + figures.failed;
+        message += &format!(", {} errors", show_count(errors));
+        let done = match self.plan.records {
+            Some(_) => last.records_so_far,
+            None => self.series.elapsed(now_us).as_secs(),
+        };
+        console.progress(done, message);
     }
 
     /// The time is over, or somebody wants results now. Readers of their own have no rest to wait
@@ -167,7 +226,8 @@ impl Run<'_> {
 
     fn interrupted(&mut self) {
         if self.stop.subscribe().urgency() == Urgency::Run {
-            self.report
+            self.stage
+                .console
                 .say("stopping: waiting for what is under way; Ctrl-C again to drop it");
             self.finish_soon();
         } else {
@@ -237,8 +297,8 @@ impl Run<'_> {
         }
         let patience = self.common.delivery_timeout.min(END_PATIENCE);
         let asked = offsets(
-            &self.admin,
-            &self.clock,
+            &self.stage.admin,
+            &self.stage.clock,
             patience,
             &self.plan.topic,
             OffsetSpec::Latest,
@@ -265,7 +325,7 @@ impl Run<'_> {
         snapshot.save(path)
     }
 
-    fn finish(mut self, threads: Vec<JoinHandle<()>>) -> Result<bool> {
+    async fn finish(mut self, threads: Vec<JoinHandle<()>>) -> Result<RunResult> {
         for thread in threads {
             if thread.join().is_err() {
                 self.ending
@@ -274,17 +334,49 @@ impl Run<'_> {
             }
         }
         self.save_state()?;
-        let now_us = self.clock.now_us();
-        let about = About {
-            run: self.plan.run,
-            topic: &self.plan.topic,
-            settings: &self.plan.settings,
-        };
-        self.report.finish(&about, now_us, &self.ending)?;
-        for error in &self.ending.errors {
-            eprintln!("error: {error}");
+        let now_us = self.stage.clock.now_us();
+        let ticks = self.series.last_interval(now_us);
+        self.tell(&ticks, now_us);
+        if let Some(log) = self.hdr_log.take() {
+            log.add(ticks);
+            log.finish()?;
         }
-        Ok(self.ending.is_ok())
+        self.stage.console.end();
+        let (broker_figures, broker_intervals) = self.stage.observer.finish().await;
+        let wholes = self.series.finish();
+        if let Some(path) = &self.common.percentiles {
+            write_percentiles(path, &wholes)?;
+        }
+        let mut produce = None;
+        let mut consume = None;
+        for Whole { name, result, .. } in wholes {
+            match name {
+                "produce" => produce = Some(result),
+                _ => consume = Some(result),
+            }
+        }
+        let durability = produce.as_ref().map(|produce: &StreamResult| {
+            let setting = self.plan.settings.produce.as_ref();
+            Durability::judge(Evidence {
+                setting: setting.map_or("", |it| it.durability.as_str()),
+                facts: &self.stage.facts,
+                figures: broker_figures.as_ref(),
+                acknowledged: produce.total.records > 0,
+            })
+        });
+        Ok(RunResult {
+            run: format!("{:016x}", self.plan.run),
+            topic: self.plan.topic.to_string(),
+            settings: self.plan.settings,
+            produce,
+            consume,
+            durability,
+            broker_figures,
+            broker_intervals,
+            unanswered: self.ending.unanswered,
+            verify: self.ending.verdict,
+            errors: self.ending.errors,
+        })
     }
 }
 

@@ -96,6 +96,36 @@ pub fn show_count(count: u64) -> String {
     out
 }
 
+/// A number rounded to an integer with thousands separators.
+#[must_use]
+pub fn show_rounded(number: f64) -> String {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "saturates; counts and rates are positive and far below 2^64"
+    )]
+    show_count(number.round() as u64)
+}
+
+/// A number of bytes to three digits in binary units: `512 B`, `64.0 KiB`, `1.50 GiB`.
+#[must_use]
+pub fn show_bytes(bytes: f64) -> String {
+    let mut number = bytes;
+    let mut units = ["B", "KiB", "MiB", "GiB", "TiB"].into_iter();
+    let mut unit = units.next().unwrap_or_default();
+    // What would round to four digits goes into the next unit.
+    while number >= 999.5 {
+        let Some(larger) = units.next() else { break };
+        (number, unit) = (number / 1024.0, larger);
+    }
+    match number {
+        _ if unit == "B" => format!("{number:.0} {unit}"),
+        ..9.995 => format!("{number:.2} {unit}"),
+        ..99.95 => format!("{number:.1} {unit}"),
+        _ => format!("{number:.0} {unit}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,5 +169,16 @@ mod tests {
         assert_eq!(show_us(3_200_000), "3.20 s");
         assert_eq!(show_count(0), "0");
         assert_eq!(show_count(1_024_000), "1,024,000");
+        assert_eq!(show_rounded(1_999.6), "2,000");
+        for (bytes, text) in [
+            (0.0, "0 B"),
+            (512.0, "512 B"),
+            (1_000.0, "0.98 KiB"),
+            (65_536.0, "64.0 KiB"),
+            (1_048_570.0, "1.00 MiB"),
+            (1_610_612_736.0, "1.50 GiB"),
+        ] {
+            assert_eq!(show_bytes(bytes), text);
+        }
     }
 }

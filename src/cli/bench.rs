@@ -19,7 +19,9 @@ impl BenchArgs {
     /// # Errors
     /// What kept it from starting.
     pub fn run(self) -> Result<ExitCode> {
-        Ok(match millstream_loadgen::run(&self.load)? {
+        // For --spawn: the broker of this very build.
+        let executable = std::env::current_exe().ok();
+        Ok(match millstream_loadgen::run(&self.load, executable)? {
             true => ExitCode::SUCCESS,
             false => ExitCode::FAILURE,
         })

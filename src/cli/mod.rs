@@ -50,7 +50,7 @@ pub enum Command {
     /// Show whether the broker answers, and how it fares
     Status(status::StatusArgs),
     /// Generate load, measure it, and verify that nothing is lost
-    Bench(bench::BenchArgs),
+    Bench(Box<bench::BenchArgs>),
     /// Look at a stopped broker's files
     Log(log::LogArgs),
     /// Measure what a disk can do, and so what to expect of a broker on it

@@ -12,6 +12,7 @@ mod logs;
 mod pipes;
 mod readme;
 mod serve;
+mod spawned;
 mod text;
 mod topics;
 mod tune;
