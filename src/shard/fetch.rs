@@ -15,7 +15,7 @@ use crate::{
     shard::{
         Shard,
         partition::{PartitionShell, refusal_message},
-        router::{Op, OpReply, Watched},
+        router::{Op, OpReply, Unanswered, Watched},
     },
     storage::{ReadError, Slice},
 };
@@ -247,12 +247,15 @@ impl<I: Io> Shard<I> {
             max_bytes,
             first,
         };
-        let answer = self.ask(shard, op).await;
-        let Some(OpReply::Fetch(parts)) = answer else {
-            return entries
-                .iter()
-                .map(|entry| (overloaded(entry), Vec::new()))
-                .collect();
+        let parts = match self.ask(shard, op).await {
+            Ok(OpReply::Fetch(parts)) => parts,
+            Ok(_) => unreachable!("a fetch is answered as one"),
+            Err(why) => {
+                let refused = entries
+                    .iter()
+                    .map(|entry| (refused(entry, why), Vec::new()));
+                return refused.collect();
+            }
         };
         parts
             .into_iter()
@@ -345,8 +348,8 @@ impl<I: Io> Shard<I> {
             }
         }
         Box::pin(async move {
-            if let (None, _, _) = select_all(watches).await {
-                // The other shard is overloaded: look again soon.
+            if let (Err(_), _, _) = select_all(watches).await {
+                // The other shard is overloaded, or ends: look again soon.
                 self.io().sleep(LOOK_AGAIN).await;
             }
         })
@@ -431,12 +434,12 @@ pub fn read_error_code(error: &ReadError) -> ErrorCode {
     }
 }
 
-fn overloaded(entry: &FetchPartition) -> FetchPartitionResult {
+fn refused(entry: &FetchPartition, why: Unanswered) -> FetchPartitionResult {
     FetchPartitionResult {
         topic: entry.topic,
         partition: entry.partition,
-        error: ErrorCode::Overloaded,
-        message: "the owning shard's inbox is full".to_owned(),
+        error: why.error_code(),
+        message: why.message().to_owned(),
         ..FetchPartitionResult::default()
     }
 }

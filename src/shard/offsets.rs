@@ -18,11 +18,9 @@ use crate::{
         Shard,
         fetch::read_error_code,
         partition::{PartitionShell, log_error_code},
-        router::{Missing, Op, OpReply},
+        router::{Missing, Op, OpReply, Unanswered},
     },
 };
-
-const FULL_INBOX: &str = "the owning shard's inbox is full";
 
 impl<I: Io> Shard<I> {
     /// Serves a ListOffsets of a client.
@@ -44,7 +42,7 @@ impl<I: Io> Shard<I> {
                 },
                 Op::ListOffsets,
                 results_of,
-                |entry| listed(entry, Err((ErrorCode::Overloaded, FULL_INBOX.to_owned()))),
+                |entry, why| listed(entry, Err(failed(why))),
             )
             .await;
         reply_to.send(&ListOffsetsResponse { partitions });
@@ -89,7 +87,7 @@ impl<I: Io> Shard<I> {
                 },
                 Op::DeleteRecords,
                 results_of,
-                |entry| deleted(entry, Err((ErrorCode::Overloaded, FULL_INBOX.to_owned()))),
+                |entry, why| deleted(entry, Err(failed(why))),
             )
             .await;
         reply_to.send(&DeleteRecordsResponse { partitions });
@@ -125,11 +123,11 @@ impl<I: Io> Shard<I> {
             OpReply::Describe(results) => results,
             _ => Vec::new(),
         };
-        let refused = |id: &TopicPartition| PartitionStatus {
+        let refused = |id: &TopicPartition, why: Unanswered| PartitionStatus {
             topic: id.topic,
             partition: id.partition,
-            error: ErrorCode::Overloaded,
-            message: FULL_INBOX.to_owned(),
+            error: why.error_code(),
+            message: why.message().to_owned(),
             ..PartitionStatus::default()
         };
         let partitions = self
@@ -185,6 +183,10 @@ impl<I: Io> Shard<I> {
 }
 
 type Failed = (ErrorCode, String);
+
+fn failed(why: Unanswered) -> Failed {
+    (why.error_code(), why.message().to_owned())
+}
 
 /// An offset, the timestamp of its batch, and the epoch that answers.
 type Found = (Offset, i64, LeaderEpoch);

@@ -215,15 +215,20 @@ impl<I: Io> Shard<I> {
             answers.push(self.ask(*shard, op));
         }
         let mut results: Vec<_> = entries.iter().map(unknown).collect();
-        for result in &mut results {
-            result.error = ErrorCode::Overloaded;
-            "the owning shard's inbox is full".clone_into(&mut result.message);
-        }
         self.io().spawn(TaskClass::Foreground, async move {
             for ((_, part), reply) in parts.into_iter().zip(join_all(answers).await) {
-                if let Some(OpReply::Produce(answered)) = reply {
-                    for (at, result) in part.into_iter().zip(answered) {
-                        results[at] = result;
+                match reply {
+                    Ok(OpReply::Produce(answered)) => {
+                        for (at, result) in part.into_iter().zip(answered) {
+                            results[at] = result;
+                        }
+                    }
+                    Ok(_) => unreachable!("a produce is answered as one"),
+                    Err(why) => {
+                        for at in part {
+                            results[at].error = why.error_code();
+                            why.message().clone_into(&mut results[at].message);
+                        }
                     }
                 }
             }

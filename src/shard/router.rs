@@ -3,6 +3,9 @@
 //! In the steady state nothing passes here: clients connect to the shard that owns their
 //! partitions. What does is copied, answered correctly, and counted.
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::BTreeMap, net::SocketAddr, pin::pin, rc::Rc, sync::mpsc};
 
 use futures_channel::oneshot;
@@ -21,7 +24,7 @@ use crate::{
     net::Adopted,
     shard::{
         Shard,
-        mailbox::{Inbound, Outbound, lane},
+        mailbox::{Inbound, Outbound, Refused, lane},
     },
 };
 
@@ -146,6 +149,40 @@ pub fn owner_of(partition: TopicPartition, shard_count: u32) -> ShardId {
     ShardId(u32::try_from(place).unwrap_or_default())
 }
 
+/// Why another shard gave no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unanswered {
+    /// Its inbox is full: nothing was done.
+    Full,
+    /// It has ended: nothing was done.
+    Ended,
+    /// It took the question and ended before the answer: whether anything was done is unknown.
+    Dropped,
+}
+
+impl Unanswered {
+    /// The wire's code.
+    #[must_use]
+    pub fn error_code(self) -> ErrorCode {
+        match self {
+            Self::Full => ErrorCode::Overloaded,
+            Self::Ended | Self::Dropped => ErrorCode::ShuttingDown,
+        }
+    }
+
+    /// A sentence.
+    #[must_use]
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::Full => "the owning shard's inbox is full",
+            Self::Ended => "the owning shard has ended",
+            Self::Dropped => {
+                "the owning shard ended before it answered; whether this took effect is unknown"
+            }
+        }
+    }
+}
+
 /// Why a partition cannot be used here.
 pub struct Missing {
     /// The code.
@@ -174,20 +211,25 @@ impl<I: Io> Shard<I> {
         parts.into_iter().collect()
     }
 
-    /// Asks a shard, this one too; `None` if it takes nothing now.
+    /// Asks a shard, this one too.
     pub(super) fn ask(
         self: &Rc<Self>,
         shard: ShardId,
         op: Op,
-    ) -> impl Future<Output = Option<OpReply>> + use<I> {
+    ) -> impl Future<Output = Result<OpReply, Unanswered>> + use<I> {
         let (reply, answer) = oneshot::channel();
+        let mut refused = None;
         if shard == self.id() {
             self.do_op(op, reply);
-        } else if let Some(peer) = self.peer(shard) {
-            // A full inbox gives the message back; dropping it ends the wait with `None`.
-            let _ = peer.data.try_send(Message::Ask(op, reply));
+        } else {
+            let peer = self.peer(shard).expect("every owner is one of the shards");
+            refused = match peer.data.try_send(Message::Ask(op, reply)) {
+                Ok(()) => None,
+                Err(Refused(_)) if peer.data.has_ended() => Some(Unanswered::Ended),
+                Err(Refused(_)) => Some(Unanswered::Full),
+            };
         }
-        answer.map(Result::ok)
+        answer.map(move |answer| answer.map_err(|_| refused.unwrap_or(Unanswered::Dropped)))
     }
 
     /// Does what another shard asked for.
@@ -231,14 +273,14 @@ impl<I: Io> Shard<I> {
     }
 
     /// Runs an operation on the shards that own its entries and puts the results in order.
-    /// `refused` makes the result of an entry whose shard takes nothing now.
+    /// `refused` makes the result of an entry whose shard did not answer.
     pub(super) async fn spread<E: Clone, R>(
         self: &Rc<Self>,
         entries: &[E],
         partition_of: impl Fn(&E) -> TopicPartition,
         op: impl Fn(Vec<E>) -> Op,
         results_of: impl Fn(OpReply) -> Vec<R>,
-        refused: impl Fn(&E) -> R,
+        refused: impl Fn(&E, Unanswered) -> R,
     ) -> Vec<R> {
         let parts = self.split_by_owner(entries, partition_of);
         if parts.iter().any(|(shard, _)| *shard != self.id()) {
@@ -251,13 +293,23 @@ impl<I: Io> Shard<I> {
                 self.ask(*shard, op(part))
             })
             .collect();
-        let mut results: Vec<_> = entries.iter().map(&refused).collect();
+        let mut results: Vec<Option<R>> = entries.iter().map(|_| None).collect();
         for ((_, part), answer) in parts.into_iter().zip(asked) {
-            let Some(answer) = answer.await else { continue };
-            for (at, result) in part.into_iter().zip(results_of(answer)) {
-                results[at] = result;
+            match answer.await {
+                Ok(answer) => {
+                    for (at, result) in part.into_iter().zip(results_of(answer)) {
+                        results[at] = Some(result);
+                    }
+                }
+                Err(why) => {
+                    for at in part {
+                        results[at] = Some(refused(&entries[at], why));
+                    }
+                }
             }
         }
-        results
+        let results = results.into_iter();
+        let results = results.map(|result| result.expect("a result for each entry"));
+        results.collect()
     }
 }
