@@ -20,7 +20,7 @@ use crate::{
     net::{
         Budget, Buffers, Permit,
         outbox::Outbox,
-        receive::{Frame, ReceiveError, Receiver},
+        receive::{Frame, ReceiveError, Receiver, Terms},
         reply::{CONNECTION_SHARE, Connection, ReplyTo},
     },
     session::{Action, Request, Session},
@@ -34,8 +34,6 @@ pub struct Adopted<D> {
     pub request: HandshakeRequest,
     /// The handshake's correlation id.
     pub correlation_id: u64,
-    /// Bytes received behind the handshake.
-    pub leftover: Vec<u8>,
 }
 
 /// Where a connection belongs.
@@ -150,14 +148,7 @@ pub async fn serve_adopted<I: Io, S: Service<I>>(
     let _open = Open::new(&service);
     let stream = io.attach(adopted.connection)?;
     let mut reader = Reader::open(io.clone(), Rc::clone(&service), stream);
-    reader
-        .adopt(
-            &io,
-            &adopted.request,
-            adopted.correlation_id,
-            &adopted.leftover,
-        )
-        .await;
+    reader.adopt(&io, &adopted.request, adopted.correlation_id);
     finish(io, service, reader).await;
     Ok(())
 }
@@ -172,14 +163,7 @@ async fn finish<I: Io, S: Service<I>>(io: I, service: Rc<S>, mut reader: Reader<
             return;
         };
         reader = Reader::open(io.clone(), Rc::clone(&service), stream);
-        reader
-            .adopt(
-                &io,
-                &adopted.request,
-                adopted.correlation_id,
-                &adopted.leftover,
-            )
-            .await;
+        reader.adopt(&io, &adopted.request, adopted.correlation_id);
     }
 }
 
@@ -188,6 +172,7 @@ async fn finish<I: Io, S: Service<I>>(io: I, service: Rc<S>, mut reader: Reader<
 const ASKING_LIMIT: usize = 1 << 20;
 
 struct Reader<I: Io, S: Service<I>> {
+    io: I,
     service: Rc<S>,
     connection: Rc<Connection<I>>,
     receiver: Receiver<I>,
@@ -219,7 +204,7 @@ impl<I: Io, S: Service<I>> Reader<I, S> {
             service.sent_bytes(),
         );
         let buffers = Rc::clone(service.buffers());
-        let receiver = Receiver::new(io, Rc::clone(&stream), buffers);
+        let receiver = Receiver::new(io.clone(), Rc::clone(&stream), buffers);
         let connection = Rc::new(Connection {
             session,
             outbox,
@@ -231,6 +216,7 @@ impl<I: Io, S: Service<I>> Reader<I, S> {
             end: Signal::default(),
         });
         Self {
+            io,
             service,
             connection,
             receiver,
@@ -239,16 +225,9 @@ impl<I: Io, S: Service<I>> Reader<I, S> {
         }
     }
 
-    async fn adopt(
-        &mut self,
-        io: &I,
-        request: &HandshakeRequest,
-        correlation_id: u64,
-        leftover: &[u8],
-    ) {
+    fn adopt(&mut self, io: &I, request: &HandshakeRequest, correlation_id: u64) {
         let (session, ticket) = Session::adopt(io.now(), correlation_id, request);
         self.connection.session.replace(session);
-        self.receiver.prepend(leftover).await;
         let answer = self.service.welcome_here(request);
         ReplyTo::new(&self.connection, ticket, 0, None).welcome(&answer);
     }
@@ -256,6 +235,8 @@ impl<I: Io, S: Service<I>> Reader<I, S> {
     /// Runs to the connection's end, or until it belongs to another shard.
     async fn run(mut self) -> Option<(ShardId, Adopted<<I as Net>::Detached>)> {
         loop {
+            // Frames may come faster than they are served.
+            self.io.yield_if_needed().await;
             match self.step().await {
                 Ok(Next::Continue) => {}
                 Ok(Next::Move {
@@ -302,7 +283,7 @@ impl<I: Io, S: Service<I>> Reader<I, S> {
         let broken = pin!(connection.outbox.broken());
         select(answered, broken).await;
         self.service.room().await;
-        let (max_frame_size, deadline) = {
+        let terms = {
             let session = connection.session.borrow();
             if session.is_closing() || connection.outbox.is_broken() {
                 return Err(ReceiveError::Ended);
@@ -311,10 +292,14 @@ impl<I: Io, S: Service<I>> Reader<I, S> {
             if self.service.is_stopping() {
                 return Err(ReceiveError::Stopping);
             }
-            (session.max_frame_size(), session.deadline())
+            Terms {
+                max_frame_size: session.max_frame_size(),
+                deadline: session.deadline(),
+                reads_ahead: session.has_begun(),
+            }
         };
         let service = &self.service;
-        let frame = pin!(self.receiver.frame(max_frame_size, deadline));
+        let frame = pin!(self.receiver.frame(&terms));
         let stop = pin!(service.stopping().wait_until(|| service.is_stopping()));
         let frame = match select(frame, stop).await {
             Either::Left((frame, _)) => frame?,
@@ -329,7 +314,6 @@ impl<I: Io, S: Service<I>> Reader<I, S> {
         correlation_id: u64,
         request: HandshakeRequest,
     ) -> Option<Adopted<<I as Net>::Detached>> {
-        let leftover = self.receiver.leftover().to_vec();
         let Self {
             connection,
             receiver,
@@ -343,7 +327,6 @@ impl<I: Io, S: Service<I>> Reader<I, S> {
             connection,
             request,
             correlation_id,
-            leftover,
         })
     }
 }

@@ -17,6 +17,8 @@ pub async fn accept_loop<I: Io, S: Service<I>>(
     listener: <I as Net>::Listener,
 ) {
     loop {
+        // Connections may come faster than they are accepted.
+        io.yield_if_needed().await;
         match listener.accept().await {
             Ok((stream, _peer)) if service.is_stopping() => drop(stream),
             Ok((stream, peer)) if !service.may_accept(peer) => drop(stream),

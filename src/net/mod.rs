@@ -7,6 +7,8 @@ mod listener;
 mod outbox;
 mod receive;
 mod reply;
+#[cfg(test)]
+mod tests;
 
 pub use budget::{Budget, Permit};
 pub use buffers::Buffers;

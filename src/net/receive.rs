@@ -80,6 +80,19 @@ pub struct Receiver<I: Io> {
     buffer: Option<ReceiveBuffer>,
     start: usize,
     end: usize,
+    /// Bytes behind the frame that is asked for may be received too.
+    reads_ahead: bool,
+}
+
+/// What is asked of a frame.
+pub struct Terms {
+    /// Larger ones end the connection.
+    pub max_frame_size: u32,
+    /// When it must have come.
+    pub deadline: Option<Monotonic>,
+    /// Bytes behind it may be received with it. Otherwise they stay in the socket, for the connection
+    /// may go to another shard: what was received here would need memory on its way and there.
+    pub reads_ahead: bool,
 }
 
 /// One frame, in the receiver's buffer until the next is asked for.
@@ -102,22 +115,12 @@ impl<I: Io> Receiver<I> {
             buffer: None,
             start: 0,
             end: 0,
-        }
-    }
-
-    /// Puts bytes in front that another shard has received already.
-    pub async fn prepend(&mut self, bytes: &[u8]) {
-        if !bytes.is_empty() {
-            self.replace_by(bytes.len()).await;
-            if let Some(buffer) = &mut self.buffer {
-                buffer.bytes[..bytes.len()].copy_from_slice(bytes);
-                self.end = bytes.len();
-            }
+            reads_ahead: false,
         }
     }
 
     /// The bytes that were received and not yet asked for.
-    pub fn leftover(&self) -> &[u8] {
+    fn leftover(&self) -> &[u8] {
         self.buffer
             .as_ref()
             .map_or(&[], |buffer| &buffer.bytes[self.start..self.end])
@@ -129,27 +132,23 @@ impl<I: Io> Receiver<I> {
         (self.start, self.end) = (0, 0);
     }
 
-    /// The next frame. The wait for its first byte ends at `deadline`, if there is one; dropping the
-    /// future loses nothing.
+    /// The next frame. Dropping the future loses nothing.
     ///
     /// # Errors
     /// The connection must end.
-    pub async fn frame(
-        &mut self,
-        max_frame_size: u32,
-        deadline: Option<Monotonic>,
-    ) -> Result<Frame<'_>, ReceiveError> {
+    pub async fn frame(&mut self, terms: &Terms) -> Result<Frame<'_>, ReceiveError> {
+        self.reads_ahead = terms.reads_ahead;
         if self.start == self.end {
-            self.wait_for_first_byte(deadline).await?;
+            self.wait_for_first_byte(terms.deadline).await?;
         }
         let mut patience = Patience {
             begun: self.io.now(),
-            deadline,
+            deadline: terms.deadline,
         };
-        let mut header = self.peek_header(max_frame_size)?;
+        let mut header = self.peek_header(terms.max_frame_size)?;
         while header.is_none() {
             self.fill(FRAME_HEADER_SIZE, &mut patience).await?;
-            header = self.peek_header(max_frame_size)?;
+            header = self.peek_header(terms.max_frame_size)?;
         }
         let header = header.unwrap_or_default();
         let size = FRAME_HEADER_SIZE + header.rest_size();
@@ -187,44 +186,43 @@ impl<I: Io> Receiver<I> {
         deadline: Option<Monotonic>,
     ) -> Result<(), ReceiveError> {
         (self.start, self.end) = (0, 0);
-        // While frames keep coming the buffer stays; otherwise it goes before the wait.
-        if self.buffer.is_some() && self.receive_now().await? {
-            return Ok(());
-        }
-        self.buffer = None;
-        match deadline {
-            None => self.stream.readable().await?,
-            Some(deadline) => {
-                let readable = pin!(self.stream.readable());
-                let timeout = pin!(self.io.sleep_until(deadline));
-                match select(readable, timeout).await {
-                    Either::Left((readable, _)) => readable?,
-                    Either::Right(((), _)) => return Err(ReceiveError::Deadline),
+        // While frames keep coming the buffer stays; otherwise it goes before the wait. A socket that
+        // is ready may turn out to have nothing: then the wait begins again.
+        while !self.receive_now()? {
+            self.buffer = None;
+            match deadline {
+                None => self.stream.readable().await?,
+                Some(deadline) => {
+                    let readable = pin!(self.stream.readable());
+                    let timeout = pin!(self.io.sleep_until(deadline));
+                    match select(readable, timeout).await {
+                        Either::Left((readable, _)) => readable?,
+                        Either::Right(((), _)) => return Err(ReceiveError::Deadline),
+                    }
                 }
             }
+            self.replace_by(SMALL).await;
         }
-        self.replace_by(SMALL).await;
-        let received = self.receive_into_buffer().await?;
-        if received == 0 {
-            Err(ReceiveError::Closed)
-        } else {
-            Ok(())
-        }
+        Ok(())
     }
 
-    /// Receives what is there without waiting for more; `false` if nothing is.
-    async fn receive_now(&mut self) -> Result<bool, ReceiveError> {
+    /// Receives the first bytes of a frame if some are there; `false` if none are.
+    fn receive_now(&mut self) -> Result<bool, ReceiveError> {
         let Some(buffer) = &mut self.buffer else {
             return Ok(false);
         };
-        match self.stream.try_receive(&mut buffer.bytes) {
-            Ok(Some(0)) => Err(ReceiveError::Closed),
-            Ok(Some(received)) => {
+        let most = if self.reads_ahead {
+            buffer.bytes.len()
+        } else {
+            FRAME_HEADER_SIZE
+        };
+        match self.stream.try_receive(&mut buffer.bytes[..most])? {
+            Some(0) => Err(ReceiveError::Closed),
+            Some(received) => {
                 self.end = received;
                 Ok(true)
             }
-            Ok(None) => Ok(false),
-            Err(error) => Err(error.into()),
+            None => Ok(false),
         }
     }
 
@@ -237,7 +235,7 @@ impl<I: Io> Receiver<I> {
         let io = self.io.clone();
         loop {
             {
-                let receive = pin!(self.receive_into_buffer());
+                let receive = pin!(self.receive_into_buffer(size));
                 let look = pin!(io.sleep(LOOK));
                 match select(receive, look).await {
                     Either::Left((Ok(0), _)) => return Err(ReceiveError::CutShort),
@@ -252,11 +250,18 @@ impl<I: Io> Receiver<I> {
         }
     }
 
-    async fn receive_into_buffer(&mut self) -> io::Result<usize> {
+    /// Receives more of a frame of `size` bytes.
+    async fn receive_into_buffer(&mut self, size: usize) -> io::Result<usize> {
         let Some(buffer) = &mut self.buffer else {
             return Ok(0);
         };
-        let received = self.stream.receive(&mut buffer.bytes[self.end..]).await?;
+        let most = if self.reads_ahead {
+            buffer.bytes.len()
+        } else {
+            buffer.bytes.len().min(self.start + size)
+        };
+        let target = &mut buffer.bytes[self.end..most];
+        let received = self.stream.receive(target).await?;
         self.end += received;
         Ok(received)
     }

@@ -159,6 +159,12 @@ impl<R> Session<R> {
         self.phase != Phase::Closing && self.in_flight < limits::MAX_REQUESTS_IN_FLIGHT
     }
 
+    /// Whether the handshake is done: the connection stays where it is.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.phase != Phase::Handshake
+    }
+
     /// Whether the session is over as soon as everything has been answered and sent.
     #[must_use]
     pub fn is_closing(&self) -> bool {
@@ -235,7 +241,11 @@ impl<R> Session<R> {
         self.begin(&request);
         Action::Welcome {
             ticket,
-            request: Box::new(request),
+            request: Box::new(HandshakeRequest {
+                // Nobody has asked for it, and it may be large.
+                auth_data: Vec::new(),
+                ..request
+            }),
         }
     }
 
