@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// One producer's records for one partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,9 +79,9 @@ impl Mark {
 pub struct Acknowledged {
     /// The run.
     pub run: u64,
-    /// The topic it wrote to.
-    pub topic: String,
-    /// By (producer, partition).
+    /// The topics it wrote to.
+    pub topics: Vec<String>,
+    /// By (producer, partition); partitions are numbered over all topics.
     pub marks: BTreeMap<(u32, u32), Mark>,
 }
 
@@ -100,7 +100,7 @@ struct Line {
 struct StateFile {
     format: u32,
     run: u64,
-    topic: String,
+    topics: Vec<String>,
     acknowledged: Vec<Line>,
 }
 
@@ -113,7 +113,7 @@ impl Acknowledged {
         let state = StateFile {
             format: FORMAT,
             run: self.run,
-            topic: self.topic.clone(),
+            topics: self.topics.clone(),
             acknowledged: self
                 .marks
                 .iter()
@@ -150,7 +150,7 @@ impl Acknowledged {
         );
         Ok(Self {
             run: state.run,
-            topic: state.topic,
+            topics: state.topics,
             marks: state
                 .acknowledged
                 .into_iter()
@@ -186,7 +186,7 @@ mod tests {
         let path = dir.path().join("state.json");
         let mut state = Acknowledged {
             run: u64::MAX,
-            topic: "t".into(),
+            topics: vec!["t".into()],
             marks: BTreeMap::new(),
         };
         let mark = state.marks.entry((1, 2)).or_default();

@@ -9,14 +9,15 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Result, bail};
-use millstream_client::{Client, Consumer, ConsumerBatch, Offset, PartitionIndex, StartAt};
+use anyhow::{Context, Result, bail};
+use millstream_client::{Client, Consumer, ConsumerBatch, Offset, StartAt};
 use tokio::sync::watch;
 
 use crate::{
     clock::Clock,
     meter::Meter,
     payload,
+    spread::Spread,
     stop::{Stop, Urgency},
     verify::Verifier,
 };
@@ -35,9 +36,9 @@ pub type Ends = BTreeMap<u32, i64>;
 /// What one consuming connection is to do.
 #[derive(Clone, Debug)]
 pub struct ConsumerPlan {
-    /// The topic.
-    pub topic: Arc<str>,
-    /// Its partitions to read, each from this offset, and the first offset that each holds.
+    /// Where partitions are: their numbers go over all topics.
+    pub spread: Arc<Spread>,
+    /// The partitions to read, each from this offset.
     pub partitions: Vec<(u32, i64)>,
     /// Where to stop, once known.
     pub ends: watch::Receiver<Option<Ends>>,
@@ -76,12 +77,9 @@ pub async fn consume(
 ) -> Result<ConsumerEnd> {
     let mut consumer = client.consumer().build();
     for &(partition, from) in &plan.partitions {
+        let (topic, index) = plan.spread.at(partition);
         consumer
-            .assign(
-                &plan.topic,
-                PartitionIndex(partition),
-                StartAt::Offset(Offset(from)),
-            )
+            .assign(topic, index, StartAt::Offset(Offset(from)))
             .await?;
     }
     let mut reader = Reader {
@@ -158,7 +156,8 @@ impl Reader<'_> {
         let ends = self.plan.ends.borrow();
         ends.as_ref().is_some_and(|ends| {
             self.plan.partitions.iter().all(|&(partition, from)| {
-                let position = consumer.position(&self.plan.topic, PartitionIndex(partition));
+                let (topic, index) = self.plan.spread.at(partition);
+                let position = consumer.position(topic, index);
                 let position = position.map_or(from, |offset| offset.0);
                 ends.get(&partition).is_none_or(|&end| position >= end)
             })
@@ -166,36 +165,34 @@ impl Reader<'_> {
     }
 
     fn take(&mut self, batch: &ConsumerBatch) -> Result<()> {
-        let records = batch.records()?;
-        let partition = batch.partition().0;
-        if let Some(verifier) = &mut self.verifier {
-            for record in &records {
-                verifier.record(partition, record.offset.0, record.value.as_deref());
-            }
-        }
-        let count = records.len();
-        let bytes: usize = records
-            .iter()
-            .map(|record| {
-                record.key.as_ref().map_or(0, |key| key.len())
-                    + record.value.as_ref().map_or(0, |value| value.len())
-            })
-            .sum();
+        let partition = self
+            .plan
+            .spread
+            .number_of(batch.topic(), batch.partition())
+            .context("a batch of another partition came")?;
         let now_us = self.plan.clock.now_us();
-        let skip = self.counter;
-        self.counter = (skip + LATENCY_EVERY - count % LATENCY_EVERY) % LATENCY_EVERY;
+        let (mut count, mut bytes) = (0_u64, 0_u64);
         self.plan.meter.record(|sample| {
-            sample.records += count as u64;
-            sample.bytes += bytes as u64;
-            if !self.plan.latency {
-                return;
-            }
-            for record in records.iter().skip(skip).step_by(LATENCY_EVERY) {
-                if let Some(intended_us) = record.value.as_deref().and_then(payload::intended_us) {
-                    sample.latency(intended_us, now_us, 1);
+            let verifier = &mut self.verifier;
+            let shown = batch.for_each(|record| {
+                count += 1;
+                let sizes = [record.key, record.value].map(|it| it.map_or(0, <[u8]>::len));
+                bytes += (sizes[0] + sizes[1]) as u64;
+                if let Some(verifier) = verifier {
+                    verifier.record(partition, record.offset.0, record.value);
                 }
-            }
-        });
+                self.counter = self.counter.wrapping_add(1);
+                if self.plan.latency && self.counter.is_multiple_of(LATENCY_EVERY) {
+                    let intended_us = record.value.and_then(payload::intended_us);
+                    if let Some(intended_us) = intended_us {
+                        sample.latency(intended_us, now_us, 1);
+                    }
+                }
+            });
+            sample.records += count;
+            sample.bytes += bytes;
+            shown
+        })?;
         if let Some(budget) = &self.plan.budget {
             budget.fetch_sub(i64::try_from(count).unwrap_or(i64::MAX), Ordering::Relaxed);
         }

@@ -13,6 +13,7 @@ use millstream_client::{Delivered, Delivery, ProduceError};
 struct Group {
     delivery: Delivery,
     count: u64,
+    bytes: u64,
     /// (intended time, how many records), in order.
     intended: Vec<(i64, u64)>,
 }
@@ -22,6 +23,8 @@ struct Group {
 pub struct Answer<'a> {
     /// How many records it had.
     pub count: u64,
+    /// Bytes of their keys and values.
+    pub bytes: u64,
     /// When they were intended to be sent: (time, how many).
     pub intended: &'a [(i64, u64)],
     /// Where its first record is, or why it is nowhere.
@@ -38,13 +41,14 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// A record was taken by the client.
-    pub fn sent(&mut self, delivery: Delivery, intended_us: i64) {
+    /// A record of so many bytes was taken by the client.
+    pub fn sent(&mut self, delivery: Delivery, intended_us: i64, bytes: u64) {
         self.next_sequence += 1;
         if let Some(group) = self.groups.back_mut()
             && group.delivery.shares_batch_with(&delivery)
         {
             group.count += 1;
+            group.bytes += bytes;
             match group.intended.last_mut() {
                 Some(last) if last.0 == intended_us => last.1 += 1,
                 _ => group.intended.push((intended_us, 1)),
@@ -56,20 +60,9 @@ impl Lane {
         self.groups.push_back(Group {
             delivery,
             count: 1,
+            bytes,
             intended,
         });
-    }
-
-    /// Whether every record sent was answered.
-    #[must_use]
-    pub fn is_settled(&self) -> bool {
-        self.groups.is_empty()
-    }
-
-    /// Records that were sent and not answered.
-    #[must_use]
-    pub fn unanswered(&self) -> u64 {
-        self.groups.iter().map(|group| group.count).sum()
     }
 
     /// Hands answered batches to `settle`, oldest first; true if there were any. A later batch waits
@@ -86,6 +79,7 @@ impl Lane {
             };
             settle(Answer {
                 count: group.count,
+                bytes: group.bytes,
                 intended: &group.intended,
                 outcome,
             });

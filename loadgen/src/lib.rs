@@ -2,7 +2,7 @@
 //!
 //! The program `loadgen` and the command `millstream bench` are this library. A run is planned
 //! (`plan`), dealt out to worker threads (`workers`), each connection being one task (`produce`,
-//! `consume`), measured in intervals (`series`) and written down (`results`). What decides is pure: the schedule (`pace`), the
+//! `consume`, `round_trip`), measured in intervals (`series`) and written down (`results`). What decides is pure: the schedule (`pace`), the
 //! judgement (`verify`).
 //!
 //! The exit status a script can trust: 0 all is well, 1 something failed or verification found a
@@ -23,15 +23,19 @@ mod hdr_log;
 mod host;
 mod interrupt;
 mod lane;
+mod load;
 mod meter;
 mod pace;
 mod payload;
 mod plan;
 mod produce;
+mod records;
 mod results;
+mod round_trip;
 mod run;
 mod series;
 mod session;
+mod spread;
 mod stop;
 mod summary;
 mod timer;
@@ -39,9 +43,7 @@ mod topic;
 pub mod units;
 mod verify;
 mod workers;
+mod workload;
 
-pub use args::{
-    CommonArgs, CompressionArg, ConsumeArgs, DurabilityArg, FromArg, LoadArgs, Mode, ProduceArgs,
-};
-pub use broker::BrokerArgs;
+pub use args::{CompressionArg, LoadArgs};
 pub use session::run;

@@ -66,8 +66,8 @@ pub struct Meter(Arc<Mutex<Sample>>);
 
 impl Meter {
     /// Records what happened.
-    pub fn record(&self, write: impl FnOnce(&mut Sample)) {
-        write(&mut self.lock());
+    pub fn record<T>(&self, write: impl FnOnce(&mut Sample) -> T) -> T {
+        write(&mut self.lock())
     }
 
     /// Moves what happened since the last call into `total`.

@@ -1,4 +1,4 @@
-//! From arguments to jobs: who writes what, who reads which partitions, and where reading ends.
+//! From a load to jobs: who writes what, who reads which partitions, and where reading ends.
 
 use std::{
     collections::BTreeMap,
@@ -7,25 +7,27 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use clap::error::ErrorKind;
 use millstream_client::{Admin, OffsetSpec};
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::{
     acknowledged::Acknowledged,
-    args::{CommonArgs, ConsumeArgs, FromArg, Mode, ProduceArgs},
+    args::FromArg,
     clock::Clock,
     consume::{ConsumerPlan, Ends},
+    load::{Kind, Load},
     meter::Meter,
-    payload::HEAD_SIZE,
     produce::ProducerPlan,
     results::{ProduceSettings, Settings},
+    round_trip::RoundTripPlan,
     series::Stream,
+    spread::Spread,
     topic::{durability, ensure_topic, offsets},
     units::show_count,
     verify::Verifier,
     workers::Job,
+    workload::{Extent, Writing},
 };
 
 const DEFAULT_TOPIC: &str = "loadgen";
@@ -36,8 +38,8 @@ const DEFAULT_DURATION: Duration = Duration::from_secs(10);
 pub struct Plan {
     /// The run.
     pub run: u64,
-    /// The topic.
-    pub topic: Arc<str>,
+    /// Topics and partitions.
+    pub spread: Arc<Spread>,
     /// What the connections do.
     pub jobs: Vec<Job>,
     /// How many of them write.
@@ -61,170 +63,230 @@ pub struct Plan {
 /// Plans a run.
 ///
 /// # Errors
-/// Arguments that contradict each other (a `clap::Error`), or the broker's refusals.
-pub async fn plan(mode: &Mode, admin: &Admin, clock: Clock) -> Result<Plan> {
-    match mode {
-        Mode::Produce { produce, common } => plan_write(produce, common, admin, clock, false).await,
-        Mode::Both { produce, common } => plan_write(produce, common, admin, clock, true).await,
-        Mode::Consume { consume, common } => plan_read(consume, common, admin, clock).await,
+/// The broker's refusals.
+pub async fn plan(load: &Load, admin: &Admin, clock: Clock) -> Result<Plan> {
+    match &load.kind {
+        Kind::Produce(writing) | Kind::Both(writing) | Kind::EndToEnd(writing) => {
+            Writers::prepare(load, writing, admin, clock)
+                .await?
+                .plan()
+                .await
+        }
+        Kind::Consume(from) => plan_read(*from, &load.extent, admin, clock).await,
     }
 }
 
-/// Checks what the command line alone can tell.
-///
-/// # Errors
-/// A `clap::Error`.
-pub fn check(mode: &Mode) -> Result<(), clap::Error> {
-    let (Mode::Produce { produce, common } | Mode::Both { produce, common }) = mode else {
-        return Ok(());
-    };
-    if common.verify && produce.record_size < HEAD_SIZE as u64 {
-        return Err(clap::Error::raw(
-            ErrorKind::ValueValidation,
-            format!("--verify needs a --record-size of at least {HEAD_SIZE}\n"),
-        ));
-    }
-    Ok(())
-}
-
-async fn plan_write(
-    produce: &ProduceArgs,
-    common: &CommonArgs,
-    admin: &Admin,
+/// A run that writes, on its way to a plan.
+struct Writers<'a> {
+    load: &'a Load,
+    writing: &'a Writing,
+    admin: &'a Admin,
     clock: Clock,
-    read_too: bool,
-) -> Result<Plan> {
-    let name = common.topic.as_deref().unwrap_or(DEFAULT_TOPIC);
-    let (info, created) = ensure_topic(admin, name, produce).await?;
-    let partitions = u32::try_from(info.partitions.len())?;
-    ensure!(partitions > 0, "topic {name:?} has no partitions");
-    let topic: Arc<str> = Arc::from(name);
-    let run = Uuid::new_v4().as_u64_pair().0;
-    let acknowledged = (common.verify || common.state.is_some()).then(|| {
-        Arc::new(Mutex::new(Acknowledged {
-            run,
-            topic: name.to_owned(),
-            marks: BTreeMap::new(),
-        }))
-    });
-    let (ends, ends_receiver) = watch::channel(None);
-    let mut jobs = Vec::new();
-    let mut written = Vec::new();
-    for index in 0..common.connections {
-        let meter = Meter::default();
-        written.push(meter.clone());
-        jobs.push(Job::Produce(ProducerPlan {
-            index,
-            producers: common.connections,
-            run,
-            topic: Arc::clone(&topic),
-            partitions,
-            args: produce.clone(),
-            records: common
-                .records
-                .map(|records| share(records, index, common.connections)),
-            checked: common.verify,
-            delivery_timeout: common.delivery_timeout,
-            clock,
-            meter,
-            acknowledged: acknowledged.clone(),
-        }));
-    }
-    let mut streams = vec![Stream::new("produce", written)];
-    if read_too {
-        let start = offsets(
+    run: u64,
+    spread: Arc<Spread>,
+    durability: String,
+    acknowledged: Option<Arc<Mutex<Acknowledged>>>,
+    said: Vec<String>,
+}
+
+impl<'a> Writers<'a> {
+    /// Sees to it that the topics are there.
+    async fn prepare(
+        load: &'a Load,
+        writing: &'a Writing,
+        admin: &'a Admin,
+        clock: Clock,
+    ) -> Result<Self> {
+        let extent = &load.extent;
+        let name = extent.topic.as_deref().unwrap_or(DEFAULT_TOPIC);
+        let mut found = Vec::new();
+        let mut said = Vec::new();
+        let mut setting = String::new();
+        for name in extent.topic_names(name) {
+            let (info, created) = ensure_topic(admin, &name, writing).await?;
+            let partitions = u32::try_from(info.partitions.len())?;
+            ensure!(partitions > 0, "topic {name:?} has no partitions");
+            setting = durability(&info).unwrap_or_default().to_owned();
+            found.push((Arc::from(name), partitions));
+            // One of many is enough to see.
+            if found.len() == 1 {
+                said.extend(created);
+            }
+        }
+        let spread = Arc::new(Spread::new(found));
+        let run = Uuid::new_v4().as_u64_pair().0;
+        let acknowledged = (extent.verify || extent.state.is_some()).then(|| {
+            Arc::new(Mutex::new(Acknowledged {
+                run,
+                topics: spread.topics().map(|name| name.to_string()).collect(),
+                marks: BTreeMap::new(),
+            }))
+        });
+        said.push(describe(writing, extent, &spread));
+        Ok(Self {
+            load,
+            writing,
             admin,
-            &clock,
-            common.delivery_timeout,
-            name,
-            OffsetSpec::Latest,
-        )
-        .await?;
+            clock,
+            run,
+            spread,
+            durability: setting,
+            acknowledged,
+            said,
+        })
+    }
+
+    async fn plan(mut self) -> Result<Plan> {
+        let extent = &self.load.extent;
+        let (ends, ends_receiver) = watch::channel(None);
+        let written: Vec<Meter> = (0..extent.connections).map(|_| Meter::default()).collect();
+        let producers = written
+            .iter()
+            .zip(0..)
+            .map(|(meter, index)| self.producer(index, meter));
+        let producers: Vec<ProducerPlan> = producers.collect();
+        let mut streams = vec![Stream::new("produce", written)];
+        let jobs = match self.load.kind {
+            Kind::EndToEnd(_) => {
+                let (jobs, stream) = self.round_trips(producers)?;
+                streams.push(stream);
+                jobs
+            }
+            Kind::Both(_) => {
+                let (readers, stream) = self.readers(ends_receiver).await?;
+                streams.push(stream);
+                let producers = producers.into_iter().map(Job::Produce);
+                producers.chain(readers).collect()
+            }
+            Kind::Produce(_) | Kind::Consume(_) => {
+                producers.into_iter().map(Job::Produce).collect()
+            }
+        };
+        let duration = extent.duration.or(match extent.records {
+            Some(_) => None,
+            None => Some(DEFAULT_DURATION),
+        });
+        let settings = settings(
+            extent,
+            &self.spread,
+            Some(produce_settings(self.writing, &self.durability)),
+        );
+        Ok(Plan {
+            run: self.run,
+            jobs,
+            producers: extent.connections as usize,
+            streams,
+            duration: duration.map(|duration| duration + extent.warm_up),
+            records: extent.records,
+            acknowledged: self.acknowledged,
+            ends,
+            settings,
+            said: std::mem::take(&mut self.said),
+            spread: self.spread,
+        })
+    }
+
+    fn producer(&self, index: u32, meter: &Meter) -> ProducerPlan {
+        let extent = &self.load.extent;
+        let producers = extent.connections;
+        ProducerPlan {
+            index,
+            producers,
+            run: self.run,
+            spread: Arc::clone(&self.spread),
+            writing: self.writing.clone(),
+            records: extent
+                .records
+                .map(|records| share(records, index, producers)),
+            checked: extent.verify,
+            delivery_timeout: extent.delivery_timeout,
+            clock: self.clock,
+            meter: meter.clone(),
+            acknowledged: self.acknowledged.clone(),
+        }
+    }
+
+    fn round_trips(&self, producers: Vec<ProducerPlan>) -> Result<(Vec<Job>, Stream)> {
+        let (connections, partitions) = (producers.len(), self.spread.count());
+        ensure!(
+            connections <= partitions as usize,
+            "end-to-end needs a partition for each connection: {connections} connections, \
+             {partitions} partitions"
+        );
+        let mut meters = Vec::new();
+        let jobs = producers.into_iter().map(|produce| {
+            let received = Meter::default();
+            meters.push(received.clone());
+            Job::RoundTrip(RoundTripPlan {
+                partition: produce.index,
+                produce,
+                received,
+            })
+        });
+        let jobs = jobs.collect();
+        Ok((jobs, Stream::new("consume", meters)))
+    }
+
+    async fn readers(&self, ends: watch::Receiver<Option<Ends>>) -> Result<(Vec<Job>, Stream)> {
+        let extent = &self.load.extent;
+        let latest = OffsetSpec::Latest;
+        let patience = extent.delivery_timeout;
+        let start = offsets(self.admin, &self.clock, patience, &self.spread, latest).await?;
         let setup = ReadSetup {
-            topic: &topic,
-            only_run: Some(run),
+            spread: &self.spread,
+            only_run: Some(self.run),
             expected: None,
             start,
             from_zero: true,
-            ends: ends_receiver,
+            ends,
             budget: None,
         };
-        let (readers, stream) = setup.jobs(common, clock);
-        jobs.extend(readers);
-        streams.push(stream);
+        Ok(setup.jobs(extent, self.clock))
     }
-    let duration = common.duration.or(match common.records {
-        Some(_) => None,
-        None => Some(DEFAULT_DURATION),
-    });
-    Ok(Plan {
-        run,
-        jobs,
-        producers: common.connections as usize,
-        streams,
-        duration: duration.map(|duration| duration + common.warm_up),
-        records: common.records,
-        acknowledged,
-        ends,
-        settings: settings(
-            common,
-            partitions,
-            Some(ProduceSettings {
-                record_size: produce.record_size,
-                batch_size: produce.batch_size,
-                linger_ms: produce.linger.as_secs_f64() * 1e3,
-                buffer_memory: produce.buffer_memory,
-                rate: produce.rate,
-                compression: produce.compression.name().to_owned(),
-                durability: durability(&info).unwrap_or_default().to_owned(),
-            }),
-        ),
-        said: created
-            .into_iter()
-            .chain([describe(produce, common, name, partitions)])
-            .collect(),
-        topic,
-    })
 }
 
-async fn plan_read(
-    consume: &ConsumeArgs,
-    common: &CommonArgs,
-    admin: &Admin,
-    clock: Clock,
-) -> Result<Plan> {
-    let state = common
+async fn plan_read(from: FromArg, extent: &Extent, admin: &Admin, clock: Clock) -> Result<Plan> {
+    let state = extent
         .state
         .as_deref()
         .map(Acknowledged::load)
         .transpose()?;
-    if let (Some(topic), Some(state)) = (&common.topic, &state) {
+    let names = match (&extent.topic, &state) {
+        (Some(topic), _) => extent.topic_names(topic),
+        (None, Some(state)) => state.topics.clone(),
+        (None, None) => extent.topic_names(DEFAULT_TOPIC),
+    };
+    if let Some(state) = &state {
+        let topics = &state.topics;
         ensure!(
-            *topic == state.topic,
-            "the state file is of topic {:?}, not {topic:?}",
-            state.topic
+            names == *topics,
+            "the state file is of other topics: {topics:?}"
         );
     }
-    let name = match (&common.topic, &state) {
-        (Some(topic), _) => topic.clone(),
-        (None, Some(state)) => state.topic.clone(),
-        (None, None) => DEFAULT_TOPIC.to_owned(),
-    };
-    let topic: Arc<str> = Arc::from(name.as_str());
-    let patience = common.delivery_timeout;
-    let end = offsets(admin, &clock, patience, &name, OffsetSpec::Latest).await?;
-    let start = match consume.from {
-        FromArg::Beginning => offsets(admin, &clock, patience, &name, OffsetSpec::Earliest).await?,
+    let mut found = Vec::new();
+    for name in &names {
+        let info = admin.topic(name).await?;
+        found.push((
+            Arc::from(name.as_str()),
+            u32::try_from(info.partitions.len())?,
+        ));
+    }
+    let spread = Arc::new(Spread::new(found));
+    let patience = extent.delivery_timeout;
+    let end = offsets(admin, &clock, patience, &spread, OffsetSpec::Latest).await?;
+    let start = match from {
+        FromArg::Beginning => {
+            offsets(admin, &clock, patience, &spread, OffsetSpec::Earliest).await?
+        }
         FromArg::End => end.clone(),
     };
-    let follows = common.duration.is_some() || consume.from == FromArg::End;
+    let follows = extent.duration.is_some() || from == FromArg::End;
     let (ends, ends_receiver) = watch::channel((!follows).then_some(end));
-    let budget = common
+    let budget = extent
         .records
         .map(|records| Arc::new(AtomicI64::new(i64::try_from(records).unwrap_or(i64::MAX))));
-    let partitions = u32::try_from(start.len())?;
     let setup = ReadSetup {
-        topic: &topic,
+        spread: &spread,
         only_run: state.as_ref().map(|state| state.run),
         expected: state.as_ref(),
         start,
@@ -232,28 +294,29 @@ async fn plan_read(
         ends: ends_receiver,
         budget,
     };
-    let (jobs, stream) = setup.jobs(common, clock);
+    let (jobs, stream) = setup.jobs(extent, clock);
     Ok(Plan {
         run: state.as_ref().map_or(0, |state| state.run),
         said: vec![format!(
-            "reading topic {name:?} on {} connections",
-            jobs.len()
+            "reading {} on {}",
+            topics(&spread),
+            counted(jobs.len() as u64, "connection"),
         )],
         jobs,
         producers: 0,
         streams: vec![stream],
-        duration: common.duration.map(|duration| duration + common.warm_up),
-        records: common.records,
-        settings: settings(common, partitions, None),
+        duration: extent.duration.map(|duration| duration + extent.warm_up),
+        records: extent.records,
+        settings: settings(extent, &spread, None),
         acknowledged: state.map(|state| Arc::new(Mutex::new(state))),
         ends,
-        topic,
+        spread,
     })
 }
 
 /// What all readers of a run have in common.
 struct ReadSetup<'a> {
-    topic: &'a Arc<str>,
+    spread: &'a Arc<Spread>,
     only_run: Option<u64>,
     expected: Option<&'a Acknowledged>,
     start: BTreeMap<u32, i64>,
@@ -264,8 +327,8 @@ struct ReadSetup<'a> {
 }
 
 impl ReadSetup<'_> {
-    fn jobs(self, common: &CommonArgs, clock: Clock) -> (Vec<Job>, Stream) {
-        let count = (common.connections as usize).clamp(1, self.start.len().max(1));
+    fn jobs(self, extent: &Extent, clock: Clock) -> (Vec<Job>, Stream) {
+        let count = (extent.connections as usize).clamp(1, self.start.len().max(1));
         let mut parts: Vec<Vec<(u32, i64)>> = vec![Vec::new(); count];
         for (index, (&partition, &offset)) in self.start.iter().enumerate() {
             parts[index % count].push((partition, offset));
@@ -275,7 +338,7 @@ impl ReadSetup<'_> {
         for partitions in parts {
             let meter = Meter::default();
             meters.push(meter.clone());
-            let verifier = common.verify.then(|| {
+            let verifier = extent.verify.then(|| {
                 let mut verifier = Verifier::new(self.only_run);
                 if let Some(expected) = self.expected {
                     verifier.expect(expected);
@@ -288,12 +351,12 @@ impl ReadSetup<'_> {
                 verifier
             });
             let plan = ConsumerPlan {
-                topic: Arc::clone(self.topic),
+                spread: Arc::clone(self.spread),
                 partitions,
                 ends: self.ends.clone(),
                 budget: self.budget.clone(),
                 latency: self.from_zero,
-                patience: common.delivery_timeout,
+                patience: extent.delivery_timeout,
                 clock,
                 meter,
             };
@@ -309,28 +372,62 @@ fn share(records: u64, index: u32, count: u32) -> u64 {
     records / count + u64::from(index < records % count)
 }
 
-fn settings(common: &CommonArgs, partitions: u32, produce: Option<ProduceSettings>) -> Settings {
+fn settings(extent: &Extent, spread: &Spread, produce: Option<ProduceSettings>) -> Settings {
     Settings {
-        connections: common.connections,
-        threads: common.threads,
-        partitions,
-        warm_up_seconds: common.warm_up.as_secs_f64(),
+        connections: extent.connections,
+        threads: extent.threads,
+        topics: spread.topic_count(),
+        partitions: spread.count(),
+        warm_up_seconds: extent.warm_up.as_secs_f64(),
         produce,
     }
 }
 
-fn describe(produce: &ProduceArgs, common: &CommonArgs, topic: &str, partitions: u32) -> String {
-    let rate = match produce.rate {
+fn produce_settings(writing: &Writing, durability: &str) -> ProduceSettings {
+    ProduceSettings {
+        record_size: writing.sizes.mean(),
+        record_sizes: writing.sizes.to_string(),
+        keys: writing.keys.to_string(),
+        compressible: writing.compressible,
+        batch_size: writing.batch_size,
+        linger_ms: writing.linger.as_secs_f64() * 1e3,
+        buffer_memory: writing.buffer_memory,
+        in_flight: writing.in_flight,
+        rate: writing.rate,
+        arrivals: writing.arrivals.name().to_owned(),
+        seed: writing.seed,
+        compression: writing.compression.name().to_owned(),
+        durability: durability.to_owned(),
+    }
+}
+
+fn describe(writing: &Writing, extent: &Extent, spread: &Spread) -> String {
+    let rate = match writing.rate {
         0 => "as fast as possible".to_owned(),
         rate => format!("at {} records/s", show_count(rate)),
     };
     format!(
-        "topic {topic:?}, {partitions} partition(s), {} connection(s), records of {} bytes, batches \
-         of {}, {rate}",
-        common.connections,
-        show_count(produce.record_size),
-        show_count(produce.batch_size),
+        "{}, {}, records of {}, batches of {}, {rate}",
+        topics(spread),
+        counted(u64::from(extent.connections), "connection"),
+        writing.sizes,
+        show_count(writing.batch_size),
     )
+}
+
+/// `topic "a", 1 partition`, or `3 topics from "a-0", 6 partitions`.
+fn topics(spread: &Spread) -> String {
+    let first = spread.topics().next().map_or("", |name| name);
+    let partitions = counted(u64::from(spread.count()), "partition");
+    match spread.topic_count() {
+        1 => format!("topic {first:?}, {partitions}"),
+        count => format!("{count} topics from {first:?}, {partitions}"),
+    }
+}
+
+fn counted(count: u64, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{} {noun}{plural}", show_count(count))
 }
 
 #[cfg(test)]
@@ -343,5 +440,13 @@ mod tests {
             let sum: u64 = (0..count).map(|index| share(records, index, count)).sum();
             assert_eq!(sum, records);
         }
+    }
+
+    #[test]
+    fn topics_in_words() {
+        let spread = |names: &[&str]| Spread::new(names.iter().map(|name| (Arc::from(*name), 1)));
+        assert_eq!(topics(&spread(&["a"])), "topic \"a\", 1 partition");
+        let two = topics(&spread(&["a-0", "a-1"]));
+        assert_eq!(two, "2 topics from \"a-0\", 2 partitions");
     }
 }

@@ -4,28 +4,27 @@ use std::{
     future::poll_fn,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
-use bytes::{Bytes, BytesMut};
-use millstream_client::{Client, Delivery, PartitionIndex, Producer, ProducerRecord, TrySendError};
+use millstream_client::{Client, Producer, TrySendError};
 
 use crate::{
     acknowledged::Acknowledged,
-    args::ProduceArgs,
     clock::Clock,
     lane::{Answer, Lane},
     meter::Meter,
-    pace::Pace,
-    payload::{Head, Payload},
+    pace::{Pace, Schedule},
+    records::{Made, Records},
+    spread::Spread,
     stop::{Stop, Urgency},
     timer::Timer,
+    workload::Writing,
 };
 
 /// Records sent before the client's own tasks get the thread: few enough that a batch leaves soon.
 const BURST: usize = 256;
-/// Values are cut from chunks of this size, so that a value costs no allocation of its own.
-const CHUNK_SIZE: usize = 256 << 10;
 
 /// What one producing connection is to do.
 #[derive(Clone, Debug)]
@@ -36,18 +35,16 @@ pub struct ProducerPlan {
     pub producers: u32,
     /// The run.
     pub run: u64,
-    /// The topic.
-    pub topic: Arc<str>,
-    /// How many partitions the topic has.
-    pub partitions: u32,
+    /// Where to.
+    pub spread: Arc<Spread>,
     /// Which records.
-    pub args: ProduceArgs,
+    pub writing: Writing,
     /// Records of this connection at most.
     pub records: Option<u64>,
     /// Whether records carry a checksum.
     pub checked: bool,
     /// How long to try.
-    pub delivery_timeout: std::time::Duration,
+    pub delivery_timeout: Duration,
     /// Time.
     pub clock: Clock,
     /// Where results go.
@@ -56,18 +53,61 @@ pub struct ProducerPlan {
     pub acknowledged: Option<Arc<Mutex<Acknowledged>>>,
 }
 
+impl ProducerPlan {
+    /// A producer of the client as the plan wants it.
+    ///
+    /// # Errors
+    /// If the client can't make one.
+    pub async fn producer(&self, client: &Client) -> Result<Producer> {
+        let writing = &self.writing;
+        let size = |bytes: u64| usize::try_from(bytes).context("a size is too large");
+        let producer = client
+            .producer()
+            .linger(writing.linger)
+            .batch_size(size(writing.batch_size)?)
+            .buffer_memory(size(writing.buffer_memory)?)
+            .compression(writing.codec())
+            .delivery_timeout(self.delivery_timeout);
+        Ok(producer.build().await?)
+    }
+
+    /// This connection's part of the schedule, if there is one.
+    #[must_use]
+    pub fn pace(&self, start_us: i64) -> Option<Pace> {
+        let Writing {
+            rate,
+            arrivals,
+            seed,
+            ..
+        } = self.writing;
+        (rate > 0).then(|| {
+            let schedule = Schedule {
+                start_us,
+                rate,
+                arrivals,
+                seed,
+            };
+            Pace::new(&schedule, self.index, self.producers)
+        })
+    }
+
+    /// The records of this connection.
+    #[must_use]
+    pub fn made(&self) -> Records {
+        let spread = Arc::clone(&self.spread);
+        Records::new(self.run, self.index, &self.writing, spread, self.checked)
+    }
+}
+
 struct Worker {
     plan: ProducerPlan,
     producer: Producer,
+    records: Records,
     lanes: Vec<Lane>,
-    payload: Payload,
-    chunk: BytesMut,
     pace: Option<Pace>,
     timer: Timer,
-    /// Records of the current partition left before the next one's turn.
-    turn: u64,
-    partition: usize,
     sent: u64,
+    unanswered: u64,
     error: Option<String>,
 }
 
@@ -102,47 +142,28 @@ pub async fn produce(
         () = async { let _ = producer.flush().await; std::future::pending().await } => {}
         () = stop.wait_for(Urgency::Abandon) => {}
     }
-    let unanswered = worker.lanes.iter().map(Lane::unanswered).sum();
-    if unanswered == 0 {
+    if worker.unanswered == 0 {
         producer.close().await.ok();
     }
     if let Err(error) = ended {
         worker.error.get_or_insert_with(|| format!("{error:#}"));
     }
     Ok(ProducerEnd {
-        unanswered,
+        unanswered: worker.unanswered,
         error: worker.error,
     })
 }
 
 impl Worker {
     async fn start(client: &Client, plan: ProducerPlan, begin_us: i64) -> Result<Self> {
-        let args = &plan.args;
-        let size = |bytes: u64| usize::try_from(bytes).context("a size is too large");
-        let producer = client
-            .producer()
-            .linger(args.linger)
-            .batch_size(size(args.batch_size)?)
-            .buffer_memory(size(args.buffer_memory)?)
-            .compression(args.compression.into())
-            .delivery_timeout(plan.delivery_timeout)
-            .build()
-            .await?;
-        let pace = (args.rate > 0).then(|| {
-            let (index, producers) = (plan.index as usize, plan.producers as usize);
-            Pace::new(begin_us, args.rate, index, producers)
-        });
         Ok(Self {
-            payload: Payload::new(size(args.record_size)?, plan.checked),
-            lanes: (0..plan.partitions).map(|_| Lane::default()).collect(),
-            producer,
-            chunk: BytesMut::new(),
-            pace,
+            producer: plan.producer(client).await?,
+            records: plan.made(),
+            lanes: (0..plan.spread.count()).map(|_| Lane::default()).collect(),
+            pace: plan.pace(begin_us),
             timer: Timer::new().context("cannot make a timer")?,
-            turn: 0,
-            // Connections begin at different partitions.
-            partition: (plan.index % plan.partitions) as usize,
             sent: 0,
+            unanswered: 0,
             error: None,
             plan,
         })
@@ -150,34 +171,32 @@ impl Worker {
 
     /// Sends every record of the plan.
     async fn send_all(&mut self) -> Result<()> {
-        let mut held: Option<(ProducerRecord, i64)> = None;
+        let mut held: Option<(Made, i64)> = None;
         while self.error.is_none() {
             let mut now_us = self.plan.clock.now_us();
+            let mut must_wait = false;
             for _ in 0..BURST {
-                let (record, intended_us) = match held.take() {
-                    Some(record) => record,
+                if self.is_at_limit() {
+                    must_wait = true;
+                    break;
+                }
+                let (made, intended_us) = match held.take() {
+                    Some(held) => held,
                     None if self.plan.records.is_some_and(|limit| self.sent >= limit) => {
                         return Ok(());
                     }
                     None => match self.due(now_us) {
-                        Some(intended_us) => (self.record(intended_us), intended_us),
+                        Some(intended_us) => (self.next(intended_us), intended_us),
                         None => break,
                     },
                 };
-                match self.producer.try_send(record) {
-                    Ok(delivery) => self.taken(delivery, intended_us),
-                    Err(TrySendError::Full(record)) => {
-                        held = Some((record, intended_us));
-                        break;
-                    }
-                    Err(TrySendError::UnknownTopic(record)) => {
-                        let delivery = self.producer.send(record).await?;
-                        self.taken(delivery, intended_us);
-                    }
-                    Err(TrySendError::Refused(error)) => return Err(error.into()),
+                held = self.send(made, intended_us).await?;
+                if held.is_some() {
+                    must_wait = true;
+                    break;
                 }
             }
-            if held.is_some() {
+            if must_wait {
                 self.wait_for_answer().await;
                 continue;
             }
@@ -188,6 +207,12 @@ impl Worker {
         Ok(())
     }
 
+    /// Whether so many records are unanswered that none may follow.
+    fn is_at_limit(&self) -> bool {
+        let limit = self.plan.writing.in_flight;
+        limit.is_some_and(|limit| self.unanswered >= limit)
+    }
+
     /// When the next record is intended to be sent, if that time has come.
     fn due(&self, now_us: i64) -> Option<i64> {
         match &self.pace {
@@ -196,46 +221,39 @@ impl Worker {
         }
     }
 
-    fn record(&mut self, intended_us: i64) -> ProducerRecord {
-        if self.turn == 0 {
-            self.turn = self.turn_length();
-            self.partition = (self.partition + 1) % self.lanes.len();
-        }
-        let partition = u32::try_from(self.partition).expect("partitions are counted in u32");
-        let value = self.payload.value(&Head {
-            run: self.plan.run,
-            producer: self.plan.index,
+    fn next(&mut self, intended_us: i64) -> Made {
+        let lanes = &self.lanes;
+        self.records
+            .next(intended_us, |number| lanes[number as usize].next_sequence)
+    }
+
+    /// Gives a record to the client; it comes back if there is no room.
+    async fn send(&mut self, made: Made, intended_us: i64) -> Result<Option<(Made, i64)>> {
+        let Made {
+            record,
             partition,
-            sequence: self.lanes[self.partition].next_sequence,
-            intended_us,
-        });
-        if self.chunk.capacity() < value.len() {
-            self.chunk = BytesMut::with_capacity(CHUNK_SIZE.max(value.len()));
-        }
-        self.chunk.extend_from_slice(value);
-        let value: Bytes = self.chunk.split().freeze();
-        ProducerRecord::to(Arc::clone(&self.plan.topic))
-            .partition(PartitionIndex(partition))
-            .timestamp_ms(intended_us / 1_000)
-            .value(value)
-    }
-
-    /// As fast as possible, a partition gets a batch at a time; at a fixed rate, a record at a time.
-    fn turn_length(&self) -> u64 {
-        let args = &self.plan.args;
-        match args.rate {
-            0 => (args.batch_size / args.record_size.max(1)).max(1),
-            _ => 1,
-        }
-    }
-
-    fn taken(&mut self, delivery: Delivery, intended_us: i64) {
-        self.lanes[self.partition].sent(delivery, intended_us);
-        self.turn -= 1;
+            size,
+        } = made;
+        let delivery = match self.producer.try_send(record) {
+            Ok(delivery) => delivery,
+            Err(TrySendError::Full(record)) => {
+                let made = Made {
+                    record,
+                    partition,
+                    size,
+                };
+                return Ok(Some((made, intended_us)));
+            }
+            Err(TrySendError::UnknownTopic(record)) => self.producer.send(record).await?,
+            Err(TrySendError::Refused(error)) => return Err(error.into()),
+        };
+        self.lanes[partition as usize].sent(delivery, intended_us, size);
         self.sent += 1;
+        self.unanswered += 1;
         if let Some(pace) = &mut self.pace {
             pace.advance();
         }
+        Ok(None)
     }
 
     async fn wait_for_answer(&mut self) {
@@ -260,9 +278,9 @@ impl Worker {
     async fn settle_all(&mut self) {
         poll_fn(|context| {
             self.poll_settle(context);
-            match self.lanes.iter().all(Lane::is_settled) {
-                true => Poll::Ready(()),
-                false => Poll::Pending,
+            match self.unanswered {
+                0 => Poll::Ready(()),
+                _ => Poll::Pending,
             }
         })
         .await;
@@ -271,11 +289,16 @@ impl Worker {
     /// Accounts for every batch that was answered; true if there were any.
     fn poll_settle(&mut self, context: &mut Context<'_>) -> bool {
         let Self {
-            plan, lanes, error, ..
+            plan,
+            lanes,
+            error,
+            unanswered,
+            ..
         } = self;
         let mut any = false;
         for (partition, lane) in (0_u32..).zip(lanes) {
             any |= lane.poll_settle(context, |answer| {
+                *unanswered -= answer.count;
                 if let Err(failure) = &answer.outcome {
                     // A record that verification will miss is reported; without it, figures of a
                     // run that half failed would mislead, so the first failure ends it.
@@ -293,7 +316,7 @@ fn account(plan: &ProducerPlan, partition: u32, answer: &Answer<'_>) {
     plan.meter.record(|sample| match &answer.outcome {
         Ok(_) => {
             sample.records += answer.count;
-            sample.bytes += answer.count * plan.args.record_size;
+            sample.bytes += answer.bytes;
             for &(intended_us, count) in answer.intended {
                 sample.latency(intended_us, now_us, count);
             }

@@ -48,7 +48,7 @@ pub struct Document {
 pub struct RunResult {
     /// Its number, as in the records it wrote.
     pub run: String,
-    /// The topic.
+    /// The topic, or the first of several.
     pub topic: String,
     /// What was asked for.
     pub settings: Settings,
@@ -133,7 +133,10 @@ pub struct Settings {
     pub connections: u32,
     /// Threads they were spread over.
     pub threads: u32,
-    /// Partitions of the topic.
+    /// Topics.
+    #[serde(default = "one")]
+    pub topics: usize,
+    /// Partitions of all topics.
     pub partitions: u32,
     /// Seconds left out at the start.
     pub warm_up_seconds: f64,
@@ -145,18 +148,40 @@ pub struct Settings {
 /// How records were written.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ProduceSettings {
-    /// Bytes of a value.
+    /// Bytes of a value, about the mean where they differ.
     pub record_size: u64,
+    /// How they differ.
+    #[serde(default)]
+    pub record_sizes: String,
+    /// Which keys records have.
+    #[serde(default)]
+    pub keys: String,
+    /// Which part of a value a compressor can save.
+    #[serde(default)]
+    pub compressible: f64,
     /// Bytes at which a batch is full.
     pub batch_size: u64,
     /// Milliseconds a batch waits.
     pub linger_ms: f64,
     /// Most unacknowledged bytes of a connection.
     pub buffer_memory: u64,
+    /// Most unacknowledged records of a connection.
+    #[serde(default)]
+    pub in_flight: Option<u64>,
     /// Records a second; 0 is as fast as possible.
     pub rate: u64,
+    /// How they follow each other.
+    #[serde(default)]
+    pub arrivals: String,
+    /// Decides what is random.
+    #[serde(default)]
+    pub seed: u64,
     /// Codec.
     pub compression: String,
     /// The topic's durability.
     pub durability: String,
+}
+
+fn one() -> usize {
+    1
 }

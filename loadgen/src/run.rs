@@ -15,13 +15,13 @@ use tokio::{
 
 use crate::{
     acknowledged::Acknowledged,
-    args::{CommonArgs, Mode},
     broker::{BrokerFacts, Observer},
     clock::Clock,
     console::{Console, Length},
     durability::{Durability, Evidence},
     hdr_log::{HdrLog, write_percentiles},
     interrupt::Interrupts,
+    load::Load,
     plan::{Plan, plan},
     results::{RunResult, StreamResult},
     series::{Series, Tick, Whole},
@@ -30,9 +30,9 @@ use crate::{
     units::{show_count, show_rounded, show_us},
     verify::Verdict,
     workers::{Connect, Event, start},
+    workload::Extent,
 };
 
-const INTERVAL: Duration = Duration::from_secs(1);
 /// Longest wait for the broker to say where the log ends. Nothing is reported meanwhile.
 const END_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -65,7 +65,7 @@ struct Ending {
 
 /// A run under way.
 struct Run<'a, 'b> {
-    common: &'a CommonArgs,
+    extent: &'a Extent,
     stage: &'a mut Stage<'b>,
     plan: Plan,
     series: Series,
@@ -81,22 +81,22 @@ struct Run<'a, 'b> {
 ///
 /// # Errors
 /// What kept it from starting.
-pub async fn run_once(mode: &Mode, stage: &mut Stage<'_>) -> Result<RunResult> {
-    let common = mode.common();
-    let mut plan = plan(mode, &stage.admin, stage.clock).await?;
+pub async fn run_once(load: &Load, stage: &mut Stage<'_>) -> Result<RunResult> {
+    let extent = &load.extent;
+    let mut plan = plan(load, &stage.admin, stage.clock).await?;
     for line in std::mem::take(&mut plan.said) {
         stage.console.say(&line);
     }
     let jobs = std::mem::take(&mut plan.jobs);
     let connect = stage.connect.clone();
     let mut run = Run {
-        common,
-        series: Series::new(std::mem::take(&mut plan.streams), common.warm_up),
+        extent,
+        series: Series::new(std::mem::take(&mut plan.streams), extent.warm_up),
         stop: StopHandle::new(),
         ending: Ending::default(),
         jobs_left: jobs.len(),
         producers_left: plan.producers,
-        hdr_log: match &common.hlog {
+        hdr_log: match &extent.hlog {
             Some(path) => Some(HdrLog::create(path, stage.clock.now_us())?),
             None => None,
         },
@@ -105,7 +105,7 @@ pub async fn run_once(mode: &Mode, stage: &mut Stage<'_>) -> Result<RunResult> {
     };
     let begin = watch::Sender::new(None);
     let stop = run.stop.subscribe();
-    let (threads, mut events) = start(common.threads as usize, jobs, &connect, &begin, &stop)?;
+    let (threads, mut events) = start(extent.threads as usize, jobs, &connect, &begin, &stop)?;
     run.await_ready(&mut events).await;
     run.stage.observer.begin().await;
     let begin_us = run.stage.clock.now_us();
@@ -146,7 +146,8 @@ impl Run<'_, '_> {
     /// Reports and reacts until every job has ended.
     async fn watch(&mut self, events: &mut mpsc::UnboundedReceiver<Event>) -> Result<()> {
         let began = Instant::now();
-        let mut ticks = interval_at(began + INTERVAL, INTERVAL);
+        let every = self.extent.interval;
+        let mut ticks = interval_at(began + every, every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut deadline = self.plan.duration.map(|duration| began + duration);
         while self.jobs_left > 0 {
@@ -173,7 +174,7 @@ impl Run<'_, '_> {
         Ok(())
     }
 
-    /// A second has passed: a line for each direction.
+    /// An interval has passed: a line for each direction.
     async fn interval(&mut self) -> Result<()> {
         let now_us = self.stage.clock.now_us();
         let warmed_up = self.series.warms_up();
@@ -295,12 +296,12 @@ impl Run<'_, '_> {
         if self.jobs_left == 0 || self.stop.subscribe().urgency() == Urgency::Abandon {
             return;
         }
-        let patience = self.common.delivery_timeout.min(END_PATIENCE);
+        let patience = self.extent.delivery_timeout.min(END_PATIENCE);
         let asked = offsets(
             &self.stage.admin,
             &self.stage.clock,
             patience,
-            &self.plan.topic,
+            &self.plan.spread,
             OffsetSpec::Latest,
         );
         match asked.await {
@@ -315,7 +316,7 @@ impl Run<'_, '_> {
     }
 
     fn save_state(&self) -> Result<()> {
-        let (Some(path), Some(acknowledged)) = (&self.common.state, &self.plan.acknowledged) else {
+        let (Some(path), Some(acknowledged)) = (&self.extent.state, &self.plan.acknowledged) else {
             return Ok(());
         };
         if self.plan.producers == 0 {
@@ -344,7 +345,7 @@ impl Run<'_, '_> {
         self.stage.console.end();
         let (broker_figures, broker_intervals) = self.stage.observer.finish().await;
         let wholes = self.series.finish();
-        if let Some(path) = &self.common.percentiles {
+        if let Some(path) = &self.extent.percentiles {
             write_percentiles(path, &wholes)?;
         }
         let mut produce = None;
@@ -364,9 +365,10 @@ impl Run<'_, '_> {
                 acknowledged: produce.total.records > 0,
             })
         });
+        let topic = self.plan.spread.topics().next();
         Ok(RunResult {
             run: format!("{:016x}", self.plan.run),
-            topic: self.plan.topic.to_string(),
+            topic: topic.map_or_else(String::new, |name| name.to_string()),
             settings: self.plan.settings,
             produce,
             consume,

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    args::LoadArgs,
+    args::{LoadArgs, Mode},
     broker::Target,
     clock::Clock,
     console::Console,
     host::HostFacts,
     interrupt::Interrupts,
-    plan::check,
+    load::Load,
     results::{Document, FORMAT},
     run::{Stage, run_once},
     summary::{say_run, write_json},
@@ -28,21 +28,21 @@ const REVISION: Option<&str> = option_env!("MILLSTREAM_REVISION");
 /// # Errors
 /// What kept the run from starting; a `clap::Error` if it is the command line.
 pub fn run(args: &LoadArgs, executable: Option<PathBuf>) -> Result<bool> {
-    check(&args.mode)?;
+    let load = Load::of(args.mode.clone())?;
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start a runtime")?
-        .block_on(run_session(args, executable))
+        .block_on(run_session(&load, args, executable))
 }
 
-async fn run_session(args: &LoadArgs, executable: Option<PathBuf>) -> Result<bool> {
+async fn run_session(load: &Load, args: &LoadArgs, executable: Option<PathBuf>) -> Result<bool> {
     let mut interrupts = Interrupts::listen()?;
     let target = tokio::select! {
-        target = Target::open(&args.broker, executable) => target?,
+        target = Target::open(&args.mode.extent().broker, executable) => target?,
         () = interrupts.next() => bail!("interrupted before the start"),
     };
-    let result = measure(args, &target, &mut interrupts).await;
+    let result = measure(load, &args.mode, &target, &mut interrupts).await;
     let closed = target.close().await;
     // What went wrong first is what matters.
     let ok = result?;
@@ -50,17 +50,22 @@ async fn run_session(args: &LoadArgs, executable: Option<PathBuf>) -> Result<boo
     Ok(ok)
 }
 
-async fn measure(args: &LoadArgs, target: &Target, interrupts: &mut Interrupts) -> Result<bool> {
-    let common = args.mode.common();
+async fn measure(
+    load: &Load,
+    mode: &Mode,
+    target: &Target,
+    interrupts: &mut Interrupts,
+) -> Result<bool> {
+    let outputs = &mode.extent().outputs;
     let clock = Clock::start();
     let connect = Connect {
         server: target.server.clone(),
         clock,
-        patience: common.delivery_timeout,
+        patience: load.extent.delivery_timeout,
     };
     let admin = connect.once().await?.admin();
     let facts = target.facts(&admin).await;
-    let mut console = Console::new(common.json.as_deref());
+    let mut console = Console::new(outputs.json.as_deref());
     let started_at = timestamp(clock.now_us());
     let mut stage = Stage {
         clock,
@@ -71,16 +76,16 @@ async fn measure(args: &LoadArgs, target: &Target, interrupts: &mut Interrupts) 
         console: &mut console,
         interrupts,
     };
-    let result = run_once(&args.mode, &mut stage).await?;
+    let result = run_once(load, &mut stage).await?;
     say_run(&console, &result, &facts);
     for error in &result.errors {
         eprintln!("error: {error}");
     }
     let ok = result.is_ok();
-    if let Some(path) = &common.json {
+    if let Some(path) = &outputs.json {
         let document = Document {
             format: FORMAT,
-            mode: args.mode.name().to_owned(),
+            mode: mode.name().to_owned(),
             started_at,
             command: std::env::args().collect(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

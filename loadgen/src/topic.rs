@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, future::Future, time::Duration};
 use anyhow::{Result, bail, ensure};
 use millstream_client::{Admin, ErrorCode, NewTopic, OffsetSpec, RequestError, TopicInfo};
 
-use crate::{args::ProduceArgs, clock::Clock};
+use crate::{clock::Clock, spread::Spread, workload::Writing};
 
 /// Pause between attempts while the broker is away.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -43,18 +43,21 @@ where
 pub async fn ensure_topic(
     admin: &Admin,
     name: &str,
-    args: &ProduceArgs,
+    writing: &Writing,
 ) -> Result<(TopicInfo, Option<String>)> {
     match admin.topic(name).await {
         Ok(topic) => {
-            check(&topic, args)?;
+            check(&topic, writing)?;
             Ok((topic, None))
         }
         Err(error) if error.code() == Some(ErrorCode::UnknownTopic) => {
-            let partitions = args.partitions.unwrap_or(1);
+            let partitions = writing.partitions.unwrap_or(1);
             let mut new = NewTopic::new(name).partitions(partitions);
-            if let Some(durability) = args.durability {
+            if let Some(durability) = writing.durability {
                 new = new.config("durability", durability.name());
+            }
+            for (name, value) in &writing.topic_config {
+                new = new.config(name, value);
             }
             admin.create_topic(new).await?;
             let topic = admin.topic(name).await?;
@@ -72,17 +75,17 @@ pub async fn ensure_topic(
     }
 }
 
-fn check(topic: &TopicInfo, args: &ProduceArgs) -> Result<()> {
+fn check(topic: &TopicInfo, writing: &Writing) -> Result<()> {
     let name = &topic.name;
     let count = topic.partitions.len();
-    if let Some(wanted) = args.partitions {
+    if let Some(wanted) = writing.partitions {
         ensure!(
             usize::try_from(wanted) == Ok(count),
             "topic {name:?} has {count} partitions, not {wanted}; leave --partitions away, name \
              another --topic, or: millstream topic delete {name}"
         );
     }
-    if let (Some(wanted), Some(durability)) = (args.durability, durability(topic))
+    if let (Some(wanted), Some(durability)) = (writing.durability, durability(topic))
         && wanted.name() != durability
     {
         let wanted = wanted.name();
@@ -103,7 +106,7 @@ pub fn durability(topic: &TopicInfo) -> Option<&str> {
     Some(&entry.value)
 }
 
-/// An offset of each partition.
+/// An offset of each partition, by its number over all topics.
 ///
 /// # Errors
 /// The last error, once patience is at an end.
@@ -111,12 +114,16 @@ pub async fn offsets(
     admin: &Admin,
     clock: &Clock,
     patience: Duration,
-    topic: &str,
+    spread: &Spread,
     spec: OffsetSpec,
 ) -> Result<BTreeMap<u32, i64>> {
-    let offsets = patiently(clock, patience, || admin.list_offsets(topic, spec)).await?;
-    Ok(offsets
-        .into_iter()
-        .map(|(partition, offset)| (partition.0, offset.0))
-        .collect())
+    let mut found = BTreeMap::new();
+    for topic in spread.topics() {
+        let offsets = patiently(clock, patience, || admin.list_offsets(topic, spec)).await?;
+        let offsets = offsets.into_iter().filter_map(|(partition, offset)| {
+            Some((spread.number_of(topic, partition)?, offset.0))
+        });
+        found.extend(offsets);
+    }
+    Ok(found)
 }

@@ -58,6 +58,19 @@ pub fn parse_count(text: &str) -> Result<u64, String> {
     .ok_or_else(|| format!("{text:?} is no count: write 1000, 250k or 2M"))
 }
 
+/// Parses a part of a whole such as `50%`: 0.5.
+///
+/// # Errors
+/// A sentence when the text is no such part, or more than the whole.
+pub fn parse_percent(text: &str) -> Result<f64, String> {
+    let number = text.trim().strip_suffix('%').map(str::trim);
+    let number = number.and_then(|number| number.parse::<f64>().ok());
+    number
+        .filter(|number| (0.0..=100.0).contains(number))
+        .map(|number| number / 100.0)
+        .ok_or_else(|| format!("{text:?} is no part: write 50%"))
+}
+
 fn scaled(text: &str, multiple: impl Fn(&str) -> Option<u64>) -> Option<u64> {
     let text = text.trim();
     let unit_at = text
@@ -159,6 +172,15 @@ mod tests {
         ] {
             assert!(parse_size(bad).is_err(), "{bad:?} was taken");
             assert!(parse_count(bad).is_err(), "{bad:?} was taken");
+        }
+    }
+
+    #[test]
+    fn parts() {
+        assert_eq!(parse_percent("50%"), Ok(0.5));
+        assert_eq!(parse_percent("0 %"), Ok(0.0));
+        for bad in ["50", "101%", "-1%", "%", "NaN%"] {
+            assert!(parse_percent(bad).is_err(), "{bad:?} was taken");
         }
     }
 

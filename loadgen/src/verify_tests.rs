@@ -7,7 +7,7 @@ const RUN: u64 = 77;
 
 /// A log of one partition: values in offset order.
 fn log(producers: u32, count: u64) -> Vec<Vec<u8>> {
-    let mut payload = Payload::new(64, true);
+    let mut payload = Payload::new(64, true, 0.5, 1);
     (0..count)
         .flat_map(|sequence| (0..producers).map(move |producer| (producer, sequence)))
         .map(|(producer, sequence)| {
@@ -18,9 +18,15 @@ fn log(producers: u32, count: u64) -> Vec<Vec<u8>> {
                 sequence,
                 intended_us: 0,
             };
-            payload.value(&head).to_vec()
+            value(&mut payload, &head)
         })
         .collect()
+}
+
+fn value(payload: &mut Payload, head: &Head) -> Vec<u8> {
+    let mut out = bytes::BytesMut::new();
+    payload.write(&mut out, head, 64);
+    out.to_vec()
 }
 
 fn marks(producers: u32, answered: u64) -> Acknowledged {
@@ -33,7 +39,7 @@ fn marks(producers: u32, answered: u64) -> Acknowledged {
     });
     Acknowledged {
         run: RUN,
-        topic: "t".into(),
+        topics: vec!["t".into()],
         marks: marks.collect(),
     }
 }
@@ -147,7 +153,11 @@ fn others_records_are_not_judged() {
         sequence: 9,
         intended_us: 0,
     };
-    verifier.record(0, 5, Some(Payload::new(64, true).value(&other)));
+    verifier.record(
+        0,
+        5,
+        Some(&value(&mut Payload::new(64, true, 0.5, 1), &other)),
+    );
     let verdict = verifier.finish(Some(&marks(1, 3)), &[0]);
     assert_eq!(counts(&verdict), [0, 0, 0, 0]);
     assert_eq!((verdict.received, verdict.foreign), (3, 3));

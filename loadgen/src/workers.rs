@@ -16,6 +16,7 @@ use crate::{
     clock::Clock,
     consume::{ConsumerEnd, ConsumerPlan, consume},
     produce::{ProducerEnd, ProducerPlan, produce},
+    round_trip::{RoundTripPlan, round_trip},
     stop::Stop,
     topic::patiently,
     verify::Verifier,
@@ -26,6 +27,8 @@ use crate::{
 pub enum Job {
     /// It writes.
     Produce(ProducerPlan),
+    /// It writes and reads one by one.
+    RoundTrip(RoundTripPlan),
     /// It reads, and verifies if asked to.
     Consume(ConsumerPlan, Option<Verifier>),
 }
@@ -152,6 +155,10 @@ async fn work(job: Job, setup: &mut Setup) -> Event {
     match job {
         Job::Produce(plan) => Event::Produced(match setup.ready().await {
             Ok((client, begin_us)) => produce(&client, plan, begin_us, setup.stop.clone()).await,
+            Err(error) => Err(error),
+        }),
+        Job::RoundTrip(plan) => Event::Produced(match setup.ready().await {
+            Ok((client, begin_us)) => round_trip(&client, plan, begin_us, setup.stop.clone()).await,
             Err(error) => Err(error),
         }),
         Job::Consume(plan, verifier) => {

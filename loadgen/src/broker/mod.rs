@@ -25,35 +25,34 @@ const DEFAULT_SERVER: &str = "127.0.0.1:7400";
 const DEFAULT_ADMIN: &str = "127.0.0.1:7401";
 
 /// Which broker.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Broker")]
 pub struct BrokerArgs {
     /// Broker to connect to
     #[arg(
         long,
-        global = true,
         env = "MILLSTREAM_SERVER",
         default_value = DEFAULT_SERVER,
         value_name = "HOST:PORT"
     )]
     pub server: String,
     /// Its admin address, for figures of its own [default: port 7401 if it serves on 7400]
-    #[arg(long, global = true, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT")]
     pub admin: Option<String>,
     /// Start a broker of this build for the run, with its data in a fresh directory below the
     /// working directory; both are gone at the end
-    #[arg(long, global = true, conflicts_with = "admin")]
+    #[arg(long, conflicts_with = "admin")]
     pub spawn: bool,
     /// Put the started broker's data below this directory instead
-    #[arg(long, global = true, value_name = "DIR", requires = "spawn")]
+    #[arg(long, value_name = "DIR", requires = "spawn")]
     pub spawn_dir: Option<PathBuf>,
     /// Let the started broker keep its data in memory, on a tmpfs
-    #[arg(long, global = true, requires = "spawn")]
+    #[arg(long, requires = "spawn")]
     pub allow_tmpfs: bool,
     /// Give the started broker this flag of `serve`, such as --broker-flag=--shards=1; may be
     /// repeated
     #[arg(
         long,
-        global = true,
         value_name = "FLAG",
         requires = "spawn",
         allow_hyphen_values = true

@@ -1,0 +1,144 @@
+//! The command line of the generator, shared by `loadgen` and `millstream bench`.
+
+mod choices;
+mod extent;
+mod produce;
+mod workload_file;
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+pub use choices::{CompressionArg, DurabilityArg, FromArg};
+pub use extent::ExtentArgs;
+pub use produce::ProduceArgs;
+pub use workload_file::WorkloadFile;
+
+use crate::units::parse_size;
+
+/// Load, measured; or records, verified.
+#[derive(Clone, Debug, Args)]
+pub struct LoadArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub mode: Mode,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Mode {
+    /// Write records as fast as the broker acknowledges them, or at a fixed rate
+    #[command(after_help = PRODUCE_EXAMPLES)]
+    Produce(WriteArgs),
+    /// Read a topic from its beginning to its end, as fast as the broker gives
+    #[command(after_help = CONSUME_EXAMPLES)]
+    Consume(ConsumeArgs),
+    /// Write and read at once; latencies of reading are from end to end
+    #[command(after_help = BOTH_EXAMPLES)]
+    Both(WriteArgs),
+    /// One record at a time, from a producer to a consumer that waits for it
+    #[command(after_help = END_TO_END_EXAMPLES)]
+    EndToEnd(WriteArgs),
+    /// Write and read for a long time, verify everything, keep the disk within bounds
+    #[command(after_help = SOAK_EXAMPLES)]
+    Soak(SoakArgs),
+}
+
+/// A mode that writes.
+#[derive(Clone, Debug, Args)]
+pub struct WriteArgs {
+    /// Which records.
+    #[command(flatten)]
+    pub produce: ProduceArgs,
+    /// How much, how long, and what to tell.
+    #[command(flatten)]
+    pub extent: ExtentArgs,
+}
+
+/// Reading.
+#[derive(Clone, Debug, Args)]
+pub struct ConsumeArgs {
+    /// Where to begin in each partition
+    #[arg(long, value_enum, default_value_t = FromArg::Beginning)]
+    pub from: FromArg,
+    /// How much, how long, and what to tell.
+    #[command(flatten)]
+    pub extent: ExtentArgs,
+}
+
+/// A long run.
+#[derive(Clone, Debug, Args)]
+pub struct SoakArgs {
+    /// Let the topics that are created keep about so much; older records are deleted
+    #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = parse_size)]
+    pub disk: u64,
+    /// Which records, and how much.
+    #[command(flatten)]
+    pub write: WriteArgs,
+}
+
+/// Rate of a soak unless another is given: what any disk keeps up with, so that time finds faults.
+const SOAK_RATE: u64 = 10_000;
+/// And how long.
+const SOAK_DURATION: Duration = Duration::from_secs(600);
+
+impl SoakArgs {
+    /// What the defaults of a soak are.
+    pub fn fill_defaults(&mut self) {
+        let WriteArgs { produce, extent } = &mut self.write;
+        produce.rate.get_or_insert(SOAK_RATE);
+        if extent.records.is_none() {
+            extent.duration.get_or_insert(SOAK_DURATION);
+        }
+        extent.verify = true;
+    }
+}
+
+impl Mode {
+    /// How much, how long, and what to tell.
+    #[must_use]
+    pub fn extent(&self) -> &ExtentArgs {
+        match self {
+            Self::Produce(args) | Self::Both(args) | Self::EndToEnd(args) => &args.extent,
+            Self::Consume(args) => &args.extent,
+            Self::Soak(args) => &args.write.extent,
+        }
+    }
+
+    /// Its name on the command line.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Produce(_) => "produce",
+            Self::Consume(_) => "consume",
+            Self::Both(_) => "both",
+            Self::EndToEnd(_) => "end-to-end",
+            Self::Soak(_) => "soak",
+        }
+    }
+}
+
+const PRODUCE_EXAMPLES: &str = "\
+Examples:
+  produce --spawn                            start a broker, show what it does, remove it
+  produce --duration 30s                     as fast as possible, 1,000-byte records
+  produce --rate 50k --record-size 200       50,000 records a second, latency from when each was due
+  produce --workload orders --arrivals poisson
+  produce --verify --state run.json          note what was acknowledged, for later";
+const CONSUME_EXAMPLES: &str = "\
+Examples:
+  consume                                    the whole topic, once
+  consume --verify --state run.json          prove that nothing acknowledged is missing
+  consume --duration 1m                      follow the topic for a minute";
+const BOTH_EXAMPLES: &str = "\
+Examples:
+  both --rate 10k --duration 1m --json out.json
+  both --verify --records 10M --partitions 4 --connections 2";
+const END_TO_END_EXAMPLES: &str = "\
+Examples:
+  end-to-end --spawn                         the next record follows when the last one arrived
+  end-to-end --rate 100 --duration 1m        a record every 10 ms, if the last one arrived";
+const SOAK_EXAMPLES: &str = "\
+Examples:
+  soak --duration 8h --rate 50k --partitions 4
+  soak --spawn --duration 1h --disk 20GiB --workload events";
