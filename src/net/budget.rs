@@ -13,6 +13,7 @@ use std::{
 pub struct Budget {
     total: usize,
     used: Cell<usize>,
+    permits: Cell<usize>,
     next_ticket: Cell<u64>,
     waiting: RefCell<VecDeque<(u64, Waker)>>,
 }
@@ -31,6 +32,7 @@ impl Budget {
         Rc::new(Self {
             total,
             used: Cell::new(0),
+            permits: Cell::new(0),
             next_ticket: Cell::new(0),
             waiting: RefCell::default(),
         })
@@ -54,6 +56,29 @@ impl Budget {
         !self.waiting.borrow().is_empty()
     }
 
+    /// More is in use than there should be: see [`Budget::force`].
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.used.get() > self.total
+    }
+
+    /// Bytes of a permit, on average.
+    #[must_use]
+    pub fn mean(&self) -> usize {
+        self.used.get() / self.permits.get().max(1)
+    }
+
+    /// Takes bytes, whether they are there or not: for what cannot be refused any more.
+    #[must_use]
+    pub fn force(self: &Rc<Self>, bytes: usize) -> Permit {
+        self.used.set(self.used.get() + bytes);
+        self.permits.set(self.permits.get() + 1);
+        Permit {
+            budget: Rc::clone(self),
+            bytes,
+        }
+    }
+
     /// Takes bytes at once, or not at all. More than the whole budget counts as the whole, so that
     /// anything within the protocol's limits can pass, alone.
     #[must_use]
@@ -67,14 +92,7 @@ impl Budget {
 
     fn grab(self: &Rc<Self>, bytes: usize) -> Option<Permit> {
         let bytes = bytes.min(self.total);
-        let used = self.used.get() + bytes;
-        (used <= self.total).then(|| {
-            self.used.set(used);
-            Permit {
-                budget: Rc::clone(self),
-                bytes,
-            }
-        })
+        (self.used.get() + bytes <= self.total).then(|| self.force(bytes))
     }
 
     /// Takes bytes, waiting for others to give theirs back. Dropping the future leaves the queue.
@@ -148,6 +166,7 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.budget.used.set(self.budget.used.get() - self.bytes);
+        self.budget.permits.set(self.budget.permits.get() - 1);
         self.budget.wake_first();
     }
 }

@@ -1,4 +1,5 @@
-//! Receive buffers of one shard: budgeted, recycled, in a few sizes.
+//! Memory of one shard's connections: receive buffers, recycled, in a few sizes, and budgets for what
+//! requests and replies take besides.
 
 use std::{cell::RefCell, rc::Rc};
 
@@ -17,14 +18,23 @@ const SPARE_PART: usize = 8;
 /// A frame larger than this part of the memory for large ones must show that it is coming.
 const CLAIM_PART: usize = 4;
 
-/// Where connections get their receive buffers.
+/// How the memory is divided, in sixteenths: small, medium and large buffers, requests that wait for
+/// their answer, and replies that wait to be sent.
+const PARTS: [usize; 5] = [4, 5, 4, 2, 1];
+
+/// Where connections get their memory.
 ///
-/// Large frames draw on a budget of their own: clients that send large frames slowly can hold up one
+/// Each size of buffers has a budget of its own: clients that send large frames slowly can hold up one
 /// another for a while, and nobody else.
 #[derive(Debug)]
 pub struct Buffers {
-    ordinary: Rc<Budget>,
+    small: Rc<Budget>,
+    medium: Rc<Budget>,
     large: Rc<Budget>,
+    /// Bodies of requests that are owed an answer.
+    pub(super) asked: Rc<Budget>,
+    /// Replies, without their record batches, from when they are made until they are sent.
+    pub(super) heads: Rc<Budget>,
     small_spare: RefCell<Vec<Vec<u8>>>,
     medium_spare: RefCell<Vec<Vec<u8>>>,
 }
@@ -46,12 +56,17 @@ impl ReceiveBuffer {
 }
 
 impl Buffers {
-    /// Buffers within `budget` bytes.
+    /// Memory within `budget` bytes.
     #[must_use]
     pub fn new(budget: usize) -> Rc<Self> {
+        let [small, medium, large, asked, heads] =
+            PARTS.map(|part| Budget::new(budget / 16 * part));
         Rc::new(Self {
-            ordinary: Budget::new(budget / 2),
-            large: Budget::new(budget / 2),
+            small,
+            medium,
+            large,
+            asked,
+            heads,
             small_spare: RefCell::default(),
             medium_spare: RefCell::default(),
         })
@@ -77,7 +92,14 @@ impl Buffers {
     /// Bytes in use.
     #[must_use]
     pub fn used(&self) -> usize {
-        self.ordinary.used() + self.large.used()
+        let budgets = [
+            &self.small,
+            &self.medium,
+            &self.large,
+            &self.asked,
+            &self.heads,
+        ];
+        budgets.into_iter().map(|budget| budget.used()).sum()
     }
 
     /// A buffer for a large frame of which nothing has been seen but the announcement: only if there
@@ -94,10 +116,12 @@ impl Buffers {
     }
 
     fn budget(&self, size: usize) -> &Rc<Budget> {
-        if size > MEDIUM {
-            &self.large
+        if size <= SMALL {
+            &self.small
+        } else if size <= MEDIUM {
+            &self.medium
         } else {
-            &self.ordinary
+            &self.large
         }
     }
 
@@ -115,7 +139,7 @@ impl Drop for ReceiveBuffer {
         let bytes = std::mem::take(&mut self.bytes);
         if let Some(spare) = self.home.spare(bytes.len()) {
             let mut spare = spare.borrow_mut();
-            let room = self.home.ordinary.total() / SPARE_PART / bytes.len();
+            let room = self.home.budget(bytes.len()).total() / SPARE_PART / bytes.len();
             if spare.len() < SPARE.min(room) {
                 spare.push(bytes);
             }

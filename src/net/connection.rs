@@ -7,11 +7,15 @@ use std::{
     net::SocketAddr,
     pin::pin,
     rc::Rc,
+    time::Duration,
 };
 
-use futures_util::future::{Either, select};
+use futures_util::{
+    FutureExt as _,
+    future::{Either, select},
+};
 use millstream_protocol::{
-    FRAME_HEADER_SIZE, ShardId,
+    ErrorCode, FRAME_HEADER_SIZE, ShardId,
     messages::{HandshakeRequest, HandshakeResponse},
 };
 
@@ -171,6 +175,18 @@ async fn finish<I: Io, S: Service<I>>(io: I, service: Rc<S>, mut reader: Reader<
 /// few times as large as what asks for them.
 const ASKING_LIMIT: usize = 1 << 20;
 
+/// So much any connection may ask, however much all of them have asked.
+const ASKING_FREE: usize = 16 << 10;
+
+/// What a request takes that waits for its answer, for each byte of its body: decoded it is larger.
+const ASKED_COST: usize = 2;
+
+/// Between two looks whether somebody waits for memory that this connection holds ...
+const LOOK: Duration = Duration::from_millis(500);
+
+/// ... which it must give back after this.
+const PATIENCE_WHEN_WANTED: Duration = Duration::from_secs(1);
+
 struct Reader<I: Io, S: Service<I>> {
     io: I,
     service: Rc<S>,
@@ -201,6 +217,7 @@ impl<I: Io, S: Service<I>> Reader<I, S> {
             io.clone(),
             Rc::clone(&stream),
             Rc::clone(&replies),
+            Rc::clone(&service.buffers().heads),
             service.sent_bytes(),
         );
         let buffers = Rc::clone(service.buffers());
@@ -212,7 +229,9 @@ impl<I: Io, S: Service<I>> Reader<I, S> {
             asking: Cell::new(0),
             replies,
             own_replies,
+            heads: Rc::clone(&service.buffers().heads),
             ended: Cell::new(false),
+            pressed: Cell::new(false),
             end: Signal::default(),
         });
         Self {
@@ -272,17 +291,9 @@ impl<I: Io, S: Service<I>> Reader<I, S> {
     }
 
     async fn step(&mut self) -> Result<Next, ReceiveError> {
-        let connection = &self.connection;
-        connection.outbox.room().await;
-        let may_go_on = || {
-            let session = connection.session.borrow();
-            let may_ask = session.may_read() && connection.asking.get() <= ASKING_LIMIT;
-            may_ask || session.is_closing() || connection.outbox.is_broken()
-        };
-        let answered = pin!(connection.answered.wait_until(may_go_on));
-        let broken = pin!(connection.outbox.broken());
-        select(answered, broken).await;
+        self.wait_for_turn().await;
         self.service.room().await;
+        let connection = &self.connection;
         let terms = {
             let session = connection.session.borrow();
             if session.is_closing() || connection.outbox.is_broken() {
@@ -306,6 +317,44 @@ impl<I: Io, S: Service<I>> Reader<I, S> {
             Either::Right(((), _)) => return Err(ReceiveError::Stopping),
         };
         Ok(take_frame(service, connection, frame).await)
+    }
+
+    /// Waits while the client must take its replies first, or has asked for as much as it may. Bytes
+    /// that were received meanwhile hold memory: when others wait for that, the client must hurry.
+    async fn wait_for_turn(&mut self) {
+        let connection = Rc::clone(&self.connection);
+        let may_go_on = || {
+            let session = connection.session.borrow();
+            let may_ask = session.may_read() && connection.asking.get() <= ASKING_LIMIT;
+            may_ask || session.is_closing() || connection.outbox.is_broken()
+        };
+        let turn = pin!(async {
+            connection.outbox.room().await;
+            let answered = pin!(connection.answered.wait_until(may_go_on));
+            let broken = pin!(connection.outbox.broken());
+            select(answered, broken).await;
+        });
+        let service = &self.service;
+        let stop = pin!(service.stopping().wait_until(|| service.is_stopping()));
+        let mut waited = pin!(select(turn, stop));
+        // Pressed, it stays so until the memory has been given back or nobody wants it any more.
+        if connection.is_pressed() && !self.receiver.is_wanted() {
+            connection.press(false);
+        }
+        if waited.as_mut().now_or_never().is_some() {
+            return;
+        }
+        self.receiver.rest();
+        let begun = self.io.now();
+        loop {
+            let look = pin!(self.io.sleep(LOOK));
+            if let Either::Left(_) = select(waited.as_mut(), look).await {
+                return;
+            }
+            if self.receiver.is_wanted() && self.io.now() >= begun + PATIENCE_WHEN_WANTED {
+                connection.press(true);
+            }
+        }
     }
 
     /// Takes the socket out of a connection on which nothing was answered yet.
@@ -345,7 +394,19 @@ async fn take_frame<I: Io, S: Service<I>>(
     let reply_to = |ticket, permit| ReplyTo::new(connection, ticket, asking, permit);
     match action {
         Action::Serve { ticket, request } => {
-            let permit = service.admit(&request, frame.records.len()).await;
+            let is_produce = matches!(request, Request::Produce(_));
+            let permit = if is_produce {
+                service.admit(&request, frame.records.len()).await
+            } else {
+                match ask(service, connection, asking) {
+                    Ok(permit) => permit,
+                    Err(Full) => {
+                        let message = "too many large requests wait for their answers".to_owned();
+                        connection.refuse(ticket, ErrorCode::Overloaded, message);
+                        return Next::Continue;
+                    }
+                }
+            };
             service.serve(request, frame.records, reply_to(ticket, permit));
         }
         Action::Refuse {
@@ -368,4 +429,20 @@ async fn take_frame<I: Io, S: Service<I>>(
         },
     }
     Next::Continue
+}
+
+/// Others have taken the memory there is.
+struct Full;
+
+/// Memory for a request with a body of `size` bytes, beyond what every connection may have.
+fn ask<I: Io, S: Service<I>>(
+    service: &Rc<S>,
+    connection: &Connection<I>,
+    size: usize,
+) -> Result<Option<Permit>, Full> {
+    if connection.asking.get() + size <= ASKING_FREE {
+        return Ok(None);
+    }
+    let permit = service.buffers().asked.try_take(size * ASKED_COST);
+    permit.map(Some).ok_or(Full)
 }

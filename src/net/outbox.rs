@@ -28,6 +28,9 @@ const MAX_SLICES: usize = 64;
 /// does not read would fill the memory otherwise.
 const UNSENT_LIMIT: usize = 1 << 20;
 
+/// So much any connection may have unsent, however much all of them have.
+const UNSENT_FREE: usize = 16 << 10;
+
 /// How a client must take what waits for it.
 #[derive(Clone, Copy)]
 struct Pace {
@@ -61,6 +64,8 @@ pub struct Reply<B> {
     pub pieces: Vec<Slice<B>>,
     /// The memory it is charged to, given back when it is sent.
     pub _charge: Charge,
+    /// The same for `head`.
+    pub _head_charge: Permit,
 }
 
 /// What a reply holds of its connection's budget and of its shard's.
@@ -74,7 +79,8 @@ impl<B: Buffer> Reply<B> {
         }
     }
 
-    fn size(&self) -> usize {
+    /// Bytes on the wire.
+    pub fn size(&self) -> usize {
         self.head.len() + self.pieces.iter().map(Slice::size).sum::<usize>()
     }
 }
@@ -88,27 +94,36 @@ pub struct Outbox<I: Io> {
     closing: Cell<bool>,
     broken: Cell<bool>,
     unsent: Cell<usize>,
+    /// Bytes of replies that wait for those before them.
+    held: Cell<usize>,
+    /// Others wait for memory that this connection holds until its client takes its replies.
+    pressed: Cell<bool>,
     /// Raised when something has been sent, and when nothing can be any more.
     moved: Signal,
     memory: Rc<Budget>,
+    heads: Rc<Budget>,
     sent_bytes: Rc<Cell<u64>>,
 }
 
 impl<I: Io> Outbox<I> {
-    /// The sending side of `stream`. Record batches in replies are charged to `memory`; bytes sent
-    /// are added to `sent_bytes`.
+    /// The sending side of `stream`. Record batches in replies are charged to `memory`, the rest of
+    /// them to `heads`; bytes sent are added to `sent_bytes`.
     pub fn new(
         io: I,
         stream: Rc<I::Stream>,
         memory: Rc<Budget>,
+        heads: Rc<Budget>,
         sent_bytes: Rc<Cell<u64>>,
     ) -> Rc<Self> {
         Rc::new(Self {
             io,
             stream,
             unsent: Cell::new(0),
+            held: Cell::new(0),
+            pressed: Cell::new(false),
             moved: Signal::default(),
             memory,
+            heads,
             queue: RefCell::default(),
             writing: Cell::new(false),
             closing: Cell::new(false),
@@ -117,8 +132,14 @@ impl<I: Io> Outbox<I> {
         })
     }
 
-    /// Queues a reply. On a connection that is broken it is dropped.
+    /// Counts a reply that is about to be pushed, or must wait for others first.
+    pub fn hold(&self, size: usize) {
+        self.held.set(self.held.get() + size);
+    }
+
+    /// Queues a reply that was held. On a connection that is broken it is dropped.
     pub fn push(self: &Rc<Self>, reply: Reply<I::Buffer>) {
+        self.held.set(self.held.get() - reply.size());
         if self.broken.get() {
             return;
         }
@@ -146,8 +167,24 @@ impl<I: Io> Outbox<I> {
 
     /// Waits until the client has taken enough of what it asked for to ask for more.
     pub async fn room(&self) {
-        let has_room = || self.unsent.get() < UNSENT_LIMIT || self.broken.get();
-        self.moved.wait_until(has_room).await;
+        self.moved
+            .wait_until(|| self.has_room() || self.broken.get())
+            .await;
+    }
+
+    fn has_room(&self) -> bool {
+        let limit = if self.heads.is_over() {
+            UNSENT_FREE
+        } else {
+            UNSENT_LIMIT
+        };
+        self.unsent.get() + self.held.get() < limit
+    }
+
+    /// Tells whether others wait for memory that this connection holds until its client takes its
+    /// replies: then it must take them soon.
+    pub fn press(&self, pressed: bool) {
+        self.pressed.set(pressed);
     }
 
     /// Waits until nothing is being sent.
@@ -209,14 +246,23 @@ impl<I: Io> Outbox<I> {
                 pace.look(self.io.now(), self.unsent.get(), SLOWEST)?;
                 return sent;
             }
-            // Only one who is being waited for in vain is judged by the stricter pace.
-            let slowest = if self.memory.is_wanted() && self.unsent.get() >= UNSENT_LIMIT / 4 {
+            let slowest = if self.is_waited_for() {
                 SLOWEST_WHEN_WANTED
             } else {
                 SLOWEST
             };
             pace.look(self.io.now(), self.unsent.get(), slowest)?;
         }
+    }
+
+    /// Whether others wait for memory of which this connection holds its share or more: only such a
+    /// one is judged by the stricter pace.
+    fn is_waited_for(&self) -> bool {
+        let unsent = self.unsent.get();
+        let share = (UNSENT_LIMIT / 4).min(self.memory.mean() / 2);
+        (self.memory.is_wanted() && unsent >= share)
+            || (self.heads.is_over() && unsent >= UNSENT_FREE)
+            || self.pressed.get()
     }
 }
 

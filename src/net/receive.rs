@@ -126,6 +126,18 @@ impl<I: Io> Receiver<I> {
             .map_or(&[], |buffer| &buffer.bytes[self.start..self.end])
     }
 
+    /// Gives the memory back if nothing is in it.
+    pub fn rest(&mut self) {
+        if self.start == self.end {
+            self.release();
+        }
+    }
+
+    /// Somebody waits for the memory that this holds.
+    pub fn is_wanted(&self) -> bool {
+        self.buffer.as_ref().is_some_and(ReceiveBuffer::is_wanted)
+    }
+
     /// Gives the memory back: nothing more is received.
     pub fn release(&mut self) {
         self.buffer = None;
@@ -186,6 +198,9 @@ impl<I: Io> Receiver<I> {
         deadline: Option<Monotonic>,
     ) -> Result<(), ReceiveError> {
         (self.start, self.end) = (0, 0);
+        if self.is_wanted() {
+            self.buffer = None;
+        }
         // While frames keep coming the buffer stays; otherwise it goes before the wait. A socket that
         // is ready may turn out to have nothing: then the wait begins again.
         while !self.receive_now()? {
@@ -201,7 +216,7 @@ impl<I: Io> Receiver<I> {
                     }
                 }
             }
-            self.replace_by(SMALL).await;
+            self.buffer = Some(self.buffers.take(SMALL).await);
         }
         Ok(())
     }
@@ -243,7 +258,7 @@ impl<I: Io> Receiver<I> {
                     Either::Right(((), _)) => {}
                 }
             }
-            let wanted = self.buffer.as_ref().is_some_and(ReceiveBuffer::is_wanted);
+            let wanted = self.is_wanted();
             if patience.is_over(io.now(), self.end - self.start, wanted) {
                 return Err(ReceiveError::TooSlow(size));
             }
@@ -255,7 +270,8 @@ impl<I: Io> Receiver<I> {
         let Some(buffer) = &mut self.buffer else {
             return Ok(0);
         };
-        let most = if self.reads_ahead {
+        // When others wait for this memory, it is empty after this frame and can be given back.
+        let most = if self.reads_ahead && !buffer.is_wanted() {
             buffer.bytes.len()
         } else {
             buffer.bytes.len().min(self.start + size)
@@ -283,7 +299,8 @@ impl<I: Io> Receiver<I> {
             } else {
                 size.max(MEDIUM)
             };
-            self.replace_by(wanted.max(have)).await;
+            let buffer = self.take_patiently(wanted.max(have)).await?;
+            self.move_into(buffer);
         } else if capacity - self.start < size || self.end == capacity {
             self.move_to_front();
         }
@@ -297,40 +314,34 @@ impl<I: Io> Receiver<I> {
             return Ok(());
         }
         if capacity < MEDIUM {
-            self.replace_by(MEDIUM).await;
+            let buffer = self.take_patiently(MEDIUM).await?;
+            self.move_into(buffer);
         } else {
             self.move_to_front();
         }
         if self.end < capacity.max(MEDIUM) {
             return Ok(());
         }
-        let begun = self.io.now();
-        let buffers = Rc::clone(&self.buffers);
-        let mut taking = pin!(buffers.take(size));
-        let buffer = loop {
-            let look = pin!(self.io.sleep(LOOK));
-            if let Either::Left((buffer, _)) = select(taking.as_mut(), look).await {
-                break buffer;
-            }
-            // What it holds while it waits must not keep ordinary frames waiting.
-            let wanted = self.buffer.as_ref().is_some_and(ReceiveBuffer::is_wanted);
-            if wanted && self.io.now() >= begun + SLOWEST_WHEN_WANTED.grace {
-                return Err(ReceiveError::NoMemory(size));
-            }
-        };
+        let buffer = self.take_patiently(size).await?;
         self.move_into(buffer);
         Ok(())
     }
 
-    /// Another buffer, with what is in this one. This one is given back before more is taken: a
-    /// connection never waits for its own memory.
-    async fn replace_by(&mut self, size: usize) {
-        let kept = self.leftover().to_vec();
-        self.buffer = None;
-        let mut buffer = self.buffers.take(size).await;
-        buffer.bytes[..kept.len()].copy_from_slice(&kept);
-        self.buffer = Some(buffer);
-        (self.start, self.end) = (0, kept.len());
+    /// Another buffer, when there is memory for it. Meanwhile this one keeps what is in it. Small ones
+    /// wait for medium ones and those for large ones, never the other way round for long: who holds up
+    /// others while it waits is cut off.
+    async fn take_patiently(&self, size: usize) -> Result<ReceiveBuffer, ReceiveError> {
+        let begun = self.io.now();
+        let mut taking = pin!(self.buffers.take(size));
+        loop {
+            let look = pin!(self.io.sleep(LOOK));
+            if let Either::Left((buffer, _)) = select(taking.as_mut(), look).await {
+                return Ok(buffer);
+            }
+            if self.is_wanted() && self.io.now() >= begun + SLOWEST_WHEN_WANTED.grace {
+                return Err(ReceiveError::NoMemory(size));
+            }
+        }
     }
 
     fn move_into(&mut self, mut buffer: ReceiveBuffer) {

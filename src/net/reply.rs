@@ -36,9 +36,13 @@ pub(super) struct Connection<I: Io> {
     /// The shard's memory for replies, and what this connection may take of it.
     pub(super) replies: Rc<Budget>,
     pub(super) own_replies: Rc<Budget>,
+    /// The shard's memory for the rest of replies.
+    pub(super) heads: Rc<Budget>,
     /// The client asks for nothing more; raised then.
     pub(super) ended: Cell<bool>,
     pub(super) end: Signal,
+    /// Others wait for memory that this connection holds until it is answered; raised too.
+    pub(super) pressed: Cell<bool>,
 }
 
 /// Where the answer to one request goes. Dropped without an answer, it answers `Internal`, so that
@@ -83,14 +87,7 @@ impl<I: Io> ReplyTo<I> {
         if let Some(ticket) = self.ticket.take() {
             let records = pieces.iter().map(Slice::size).sum();
             let head = frame_head(ticket, FrameFlags::default(), message, records);
-            self.connection.answer(
-                ticket,
-                Reply {
-                    head,
-                    pieces,
-                    _charge: charge,
-                },
-            );
+            self.connection.answer(ticket, head, pieces, charge);
         }
     }
 
@@ -130,15 +127,16 @@ impl<I: Io> ReplyTo<I> {
         connection.answered.wait_until(is_next).await;
     }
 
-    /// Whether nobody waits for more: the client asks for nothing any more, or can't be answered.
+    /// Whether it should be answered now with what there is: the client asks for nothing any more, or
+    /// can't be answered, or holds memory meanwhile that others wait for.
     pub fn is_gone(&self) -> bool {
-        self.connection.ended.get() || self.connection.outbox.is_broken()
+        self.connection.is_over() || self.connection.outbox.is_broken()
     }
 
     /// Waits for [`ReplyTo::is_gone`].
     pub async fn gone(&self) {
         let connection = &self.connection;
-        let end = pin!(connection.end.wait_until(|| connection.ended.get()));
+        let end = pin!(connection.end.wait_until(|| connection.is_over()));
         let broken = pin!(connection.outbox.broken());
         select(end, broken).await;
     }
@@ -165,8 +163,33 @@ fn frame_head<M: Wire>(ticket: Ticket, flags: FrameFlags, message: &M, records: 
 }
 
 impl<I: Io> Connection<I> {
-    fn answer(&self, ticket: Ticket, reply: Reply<I::Buffer>) {
+    pub(super) fn is_pressed(&self) -> bool {
+        self.pressed.get()
+    }
+
+    /// What waits on behalf of the client should wait no longer.
+    fn is_over(&self) -> bool {
+        self.ended.get() || self.pressed.get()
+    }
+
+    /// Tells whether others wait for memory that this connection holds: then its requests are answered
+    /// with what there is, and its client must take the answers soon.
+    pub(super) fn press(&self, pressed: bool) {
+        self.outbox.press(pressed);
+        if self.pressed.replace(pressed) != pressed {
+            self.end.raise();
+        }
+    }
+
+    fn answer(&self, ticket: Ticket, head: Vec<u8>, pieces: Vec<Slice<I::Buffer>>, charge: Charge) {
+        let reply = Reply {
+            _head_charge: self.heads.force(head.len()),
+            head,
+            pieces,
+            _charge: charge,
+        };
         let outbox = &self.outbox;
+        outbox.hold(reply.size());
         self.session
             .borrow_mut()
             .answered(ticket, reply, |reply| outbox.push(reply));
@@ -176,13 +199,6 @@ impl<I: Io> Connection<I> {
     pub(super) fn refuse(&self, ticket: Ticket, error: ErrorCode, message: String) {
         let reply = ErrorReply { error, message };
         let head = frame_head(ticket, FrameFlags::ERROR, &reply, 0);
-        self.answer(
-            ticket,
-            Reply {
-                head,
-                pieces: Vec::new(),
-                _charge: Charge::new(),
-            },
-        );
+        self.answer(ticket, head, Vec::new(), Charge::new());
     }
 }

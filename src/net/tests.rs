@@ -4,15 +4,17 @@ use std::{
     cell::{Cell, RefCell},
     io::IoSlice,
     net::SocketAddr,
+    pin::pin,
     rc::Rc,
     time::Duration,
 };
 
+use futures_util::future::select;
 use millstream_protocol::{
-    ErrorCode, FRAME_HEADER_SIZE, FrameFlags, FrameHeader, ShardId,
+    ErrorCode, FRAME_HEADER_SIZE, FrameFlags, FrameHeader, ShardId, TopicPartition,
     messages::{
-        ErrorReply, HandshakeRequest, HandshakeResponse, MetadataRequest, Request as Wired,
-        decode_body, encode_body,
+        DescribeClusterRequest, DescribePartitionsRequest, ErrorReply, HandshakeRequest,
+        HandshakeResponse, MetadataRequest, Request as Wired, decode_body, encode_body,
     },
 };
 
@@ -38,6 +40,11 @@ struct Stub {
     /// Requests that were served and not yet answered, oldest first.
     asked: RefCell<Vec<(Request, ReplyTo<SimIo>)>>,
     served: Signal,
+    /// Requests for metadata are refused at once, with this many bytes.
+    refusal_size: usize,
+    refused: Cell<usize>,
+    /// A large request was served.
+    large: Cell<bool>,
     open: Cell<isize>,
 }
 
@@ -50,6 +57,9 @@ impl Stub {
             moved: RefCell::default(),
             asked: RefCell::default(),
             served: Signal::default(),
+            refusal_size: 60_000,
+            refused: Cell::new(0),
+            large: Cell::new(false),
             open: Cell::new(0),
         })
     }
@@ -79,7 +89,12 @@ impl Service<SimIo> for Stub {
     }
 
     fn serve(self: &Rc<Self>, request: Request, _records: &mut [u8], reply_to: ReplyTo<SimIo>) {
-        self.asked.borrow_mut().push((request, reply_to));
+        if let Request::Metadata(_) = request {
+            self.refused.set(self.refused.get() + 1);
+            reply_to.refuse(ErrorCode::NotLeader, "x".repeat(self.refusal_size));
+        } else {
+            self.asked.borrow_mut().push((request, reply_to));
+        }
         self.served.raise();
     }
 
@@ -208,7 +223,7 @@ fn what_lies_behind_a_greeting_is_served_after_it() {
     Sim::new(1).run(|io| async move {
         let stub = Stub::new();
         let stream = connected(&io, &stub).await;
-        let asked = frame(&MetadataRequest::default());
+        let asked = frame(&DescribeClusterRequest {});
         send(&stream, &[greeting(1), asked.repeat(3)].concat()).await;
         stub.served
             .wait_until(|| !stub.moved.borrow().is_empty())
@@ -236,5 +251,186 @@ fn what_lies_behind_a_greeting_is_served_after_it() {
         stub.served.wait_until(|| stub.open.get() == 0).await;
         io.sleep(Duration::from_secs(1)).await;
         assert_eq!(stub.buffers.used(), 0);
+    });
+}
+
+/// Replies that wait for an earlier one take memory as those do that wait to be sent.
+#[test]
+fn replies_held_for_their_order_are_bounded() {
+    const COUNT: usize = 100;
+    Sim::new(1).run(|io| async move {
+        let stub = Stub::new();
+        let stream = connected(&io, &stub).await;
+        let hello = HandshakeRequest {
+            ordered_replies: true,
+            ..HandshakeRequest::default()
+        };
+        send(&stream, &frame(&hello)).await;
+        receive(&stream).await;
+        send(&stream, &frame(&DescribeClusterRequest {})).await;
+        send(&stream, &frame(&MetadataRequest::default()).repeat(COUNT)).await;
+        io.sleep(Duration::from_secs(5)).await;
+        let refused = stub.refused.get();
+        assert!(refused < 30, "{refused} replies of 60 KB are held");
+        let (_, first) = stub.asked.borrow_mut().pop().expect("it was asked first");
+        first.refuse(ErrorCode::NotLeader, "the first");
+        assert!(receive(&stream).await.1.len() < 1_000);
+        for _ in 0..COUNT {
+            assert!(receive(&stream).await.1.len() > 60_000);
+        }
+        assert_eq!(stub.buffers.heads.used(), 0);
+    });
+}
+
+/// A little for each, and a limit for all together.
+#[test]
+fn replies_that_nobody_reads_are_bounded() {
+    const CONNECTIONS: usize = 30;
+    Sim::new(1).run(|io| async move {
+        let stub = Stub::new();
+        let mut streams = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let stream = connected(&io, &stub).await;
+            let asked = frame(&MetadataRequest::default()).repeat(100);
+            send(
+                &stream,
+                &[frame(&HandshakeRequest::default()), asked].concat(),
+            )
+            .await;
+            streams.push(stream);
+        }
+        io.sleep(Duration::from_millis(500)).await;
+        let used = stub.buffers.heads.used();
+        let most = stub.buffers.heads.total() + CONNECTIONS * (60_000 + (16 << 10));
+        assert!(used <= most, "{used} bytes of replies, not {most}");
+        // Nobody reads: those who hold more than a little are cut off, as all of them hold too much.
+        io.sleep(Duration::from_secs(10)).await;
+        assert!(!stub.buffers.heads.is_over());
+    });
+}
+
+/// Greets and asks so often that the broker stops reading in the middle, with a medium buffer full.
+async fn ask_too_much(io: &SimIo, stub: &Rc<Stub>, asked: &[u8]) -> Rc<SimStream> {
+    let stream = Rc::new(connected(io, stub).await);
+    let bytes = [frame(&HandshakeRequest::default()), asked.to_vec()].concat();
+    let sending = Rc::clone(&stream);
+    io.spawn(TaskClass::Foreground, async move {
+        // It may be cut off meanwhile.
+        let mut bytes = &bytes[..];
+        while let Ok(sent) = sending.send(&[IoSlice::new(bytes)]).await
+            && sent < bytes.len()
+        {
+            bytes = &bytes[sent..];
+        }
+    });
+    io.sleep(Duration::from_millis(100)).await;
+    stream
+}
+
+async fn receive_all(stream: &SimStream, count: usize) {
+    for _ in 0..count {
+        receive(stream).await;
+    }
+}
+
+/// Answers after an hour, or when it should be answered at once.
+async fn wait_long(io: SimIo, reply_to: ReplyTo<SimIo>) {
+    {
+        let gone = pin!(reply_to.gone());
+        select(gone, pin!(io.sleep(Duration::from_secs(3600)))).await;
+    }
+    reply_to.refuse(ErrorCode::NotLeader, "no more waiting");
+}
+
+/// More requests than one connection may have unanswered.
+const MANY: usize = 12_000;
+/// More connections than there are medium buffers.
+const HOLDERS: usize = 8;
+
+/// Clients that wait for records with more requests behind: what they hold is given back when others
+/// wait for it, however long they wanted to wait.
+#[test]
+fn requests_that_wait_give_way_to_who_needs_their_memory() {
+    Sim::new(1).run(|io| async move {
+        let stub = Stub::new();
+        let asked = frame(&DescribeClusterRequest {}).repeat(MANY);
+        for _ in 0..HOLDERS {
+            let stream = ask_too_much(&io, &stub, &asked).await;
+            io.spawn(TaskClass::Foreground, async move {
+                receive_all(&stream, usize::MAX).await;
+            });
+        }
+        let (own, waiting) = (io.clone(), Rc::clone(&stub));
+        io.spawn(TaskClass::Foreground, async move {
+            loop {
+                let asked = || !waiting.asked.borrow().is_empty();
+                waiting.served.wait_until(asked).await;
+                for (request, reply_to) in waiting.asked.take() {
+                    if matches!(request, Request::DescribePartitions(_)) {
+                        waiting.large.set(true);
+                    }
+                    own.spawn(TaskClass::Foreground, wait_long(own.clone(), reply_to));
+                }
+            }
+        });
+        let large = DescribePartitionsRequest {
+            partitions: vec![TopicPartition::default(); 2_000],
+        };
+        let begun = io.now();
+        let _stream = ask_too_much(&io, &stub, &frame(&large)).await;
+        while !stub.large.get() {
+            io.sleep(Duration::from_millis(100)).await;
+        }
+        let passed = io.now().since(begun);
+        assert!(passed < Duration::from_secs(30), "{passed:?}");
+    });
+}
+
+/// Clients that do not read their replies hold what was received behind their requests.
+#[test]
+fn clients_that_do_not_read_give_way_to_who_needs_their_memory() {
+    Sim::new(1).run(|io| async move {
+        let stub = Stub::new();
+        let asked = frame(&MetadataRequest::default()).repeat(MANY);
+        for _ in 0..HOLDERS {
+            let stream = ask_too_much(&io, &stub, &asked).await;
+            // Never read, never closed.
+            std::mem::forget(stream);
+        }
+        let begun = io.now();
+        let stream = ask_too_much(&io, &stub, &asked).await;
+        receive_all(&stream, 1000).await;
+        let passed = io.now().since(begun);
+        assert!(passed < Duration::from_secs(20), "{passed:?}");
+    });
+}
+
+/// Large requests that wait for their answer take memory from all connections together.
+#[test]
+fn large_requests_without_answer_are_bounded() {
+    Sim::new(1).run(|io| async move {
+        let stub = Stub::new();
+        let request = DescribePartitionsRequest {
+            partitions: vec![TopicPartition::default(); 5_000],
+        };
+        let mut streams = Vec::new();
+        for _ in 0..20 {
+            let stream = connected(&io, &stub).await;
+            let bytes = [frame(&HandshakeRequest::default()), frame(&request)].concat();
+            send(&stream, &bytes).await;
+            streams.push(stream);
+        }
+        io.sleep(Duration::from_secs(1)).await;
+        let size = frame(&request).len();
+        let served = stub.asked.borrow().len();
+        let most = stub.buffers.asked.total() / size;
+        assert!((1..=most).contains(&served), "{served} of {size} bytes");
+        for stream in &streams[served..] {
+            receive(stream).await;
+            let error: ErrorReply = decode_body(&receive(stream).await.1).expect("an error");
+            assert_eq!(error.error, ErrorCode::Overloaded);
+        }
+        stub.asked.take();
+        assert_eq!(stub.buffers.asked.used(), 0);
     });
 }

@@ -127,7 +127,7 @@ fn one_who_asks_and_does_not_read_is_not_heard_any_more() {
     };
     let address = broker.address();
     let memory = Watch::begin(broker.pid());
-    topics::create(address, "wide", 50);
+    topics::create(address, "wide", 400);
     let bystander = Bystander::begin(address, "bystander");
     let metadata = frame_of(
         Api::Metadata as u16,
