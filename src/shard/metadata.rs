@@ -16,10 +16,17 @@ use millstream_protocol::{
 use crate::{
     control::{ControlAnswer, ControlReply, ControlRequest},
     controller::TopicImage,
-    io::Io,
+    io::{Io, TaskClass},
     net::ReplyTo,
     shard::{BROKER_VERSION, FEATURE_LEVEL, Shard, metrics::Counter},
 };
+
+/// Up to so many bytes metadata is answered at once.
+const SMALL_REPLY: usize = 16 << 10;
+/// About what a topic takes in an answer, with its settings, in bytes ...
+const TOPIC_SIZE: usize = 512;
+/// ... and each of its partitions.
+const PARTITION_SIZE: usize = 48;
 
 impl<I: Io> Shard<I> {
     /// Serves a Metadata of a client.
@@ -31,6 +38,37 @@ impl<I: Io> Shard<I> {
             let message = "a topic is named more than once";
             return reply_to.refuse(ErrorCode::InvalidRequest, message);
         }
+        let size = self.metadata_size(request);
+        if size <= SMALL_REPLY {
+            return reply_to.send(&self.metadata_now(request));
+        }
+        // A request of a few bytes may ask for megabytes: its answer waits for memory as records do.
+        let (shard, request) = (Rc::clone(self), request.clone());
+        self.io().spawn(TaskClass::Foreground, async move {
+            reply_to.turn().await;
+            let charge = reply_to.reserve(size).await;
+            reply_to.send_with(&shard.metadata_now(&request), Vec::new(), charge);
+        });
+    }
+
+    /// About how large the answer is, in bytes.
+    fn metadata_size(&self, request: &MetadataRequest) -> usize {
+        let image = self.image.borrow();
+        let of = |topic: &TopicImage| TOPIC_SIZE + topic.partitions.len() * PARTITION_SIZE;
+        match &request.topics {
+            Some(names) => names
+                .iter()
+                .map(|name| {
+                    image
+                        .topic_named(name)
+                        .map_or(TOPIC_SIZE, |topic| of(topic))
+                })
+                .sum(),
+            None => image.topics().map(|topic| of(topic)).sum(),
+        }
+    }
+
+    fn metadata_now(&self, request: &MetadataRequest) -> MetadataResponse {
         let image = self.image.borrow();
         let topics = match &request.topics {
             Some(names) => names
@@ -54,13 +92,13 @@ impl<I: Io> Shard<I> {
             rack: String::new(),
             shard_count: self.config.shard_count,
         };
-        reply_to.send(&MetadataResponse {
+        MetadataResponse {
             metadata_index: image.index,
             cluster_id: image.cluster_id,
             controller: image.controller,
             brokers: vec![broker],
             topics,
-        });
+        }
     }
 
     fn topic_info(&self, topic: &TopicImage) -> TopicInfo {
