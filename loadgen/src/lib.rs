@@ -25,6 +25,7 @@ mod interrupt;
 mod lane;
 mod load;
 mod meter;
+mod modes;
 mod pace;
 mod payload;
 mod plan;

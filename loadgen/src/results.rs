@@ -41,6 +41,29 @@ pub struct Document {
     /// Each run of a mode that has several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub points: Vec<RunResult>,
+    /// What a search found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saturation: Option<Saturation>,
+}
+
+impl Document {
+    /// Every run, one or many.
+    pub fn runs(&self) -> impl Iterator<Item = &RunResult> {
+        self.run.iter().chain(&self.points)
+    }
+}
+
+/// The highest rate within a bound.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Saturation {
+    /// What 99 of 100 records had to keep, in microseconds.
+    pub p99_bound_us: u64,
+    /// The rate, if any kept it.
+    pub rate: Option<u64>,
+    /// Whether it kept it again when it was tried again.
+    pub confirmed: bool,
+    /// Part of the rate that it may be off.
+    pub precision: f64,
 }
 
 /// One run.

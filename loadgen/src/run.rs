@@ -53,6 +53,10 @@ pub struct Stage<'a> {
     pub console: &'a mut Console,
     /// Ctrl-C.
     pub interrupts: &'a mut Interrupts,
+    /// Whether each interval gets a line.
+    pub tells_intervals: bool,
+    /// Whether somebody wants results now.
+    pub interrupted: bool,
 }
 
 /// What ended a run besides its figures.
@@ -85,7 +89,9 @@ pub async fn run_once(load: &Load, stage: &mut Stage<'_>) -> Result<RunResult> {
     let extent = &load.extent;
     let mut plan = plan(load, &stage.admin, stage.clock).await?;
     for line in std::mem::take(&mut plan.said) {
-        stage.console.say(&line);
+        if stage.tells_intervals {
+            stage.console.say(&line);
+        }
     }
     let jobs = std::mem::take(&mut plan.jobs);
     let connect = stage.connect.clone();
@@ -135,6 +141,7 @@ impl Run<'_, '_> {
                     None => return,
                 },
                 () = self.stage.interrupts.next() => {
+                    self.stage.interrupted = true;
                     self.ending.errors.push("interrupted before the start".to_owned());
                     self.stop.raise(Urgency::Abandon);
                     return;
@@ -199,7 +206,9 @@ impl Run<'_, '_> {
             } else {
                 ""
             };
-            console.say(&format!("{at:>6.1} s  {:<7} {figures}{note}", tick.name));
+            if self.stage.tells_intervals {
+                console.say(&format!("{at:>6.1} s  {:<7} {figures}{note}", tick.name));
+            }
         }
         let Some(last) = ticks.last() else { return };
         let figures = last.interval.figures;
@@ -226,6 +235,7 @@ impl Run<'_, '_> {
     }
 
     fn interrupted(&mut self) {
+        self.stage.interrupted = true;
         if self.stop.subscribe().urgency() == Urgency::Run {
             self.stage
                 .console

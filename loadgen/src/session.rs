@@ -7,20 +7,48 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     args::{LoadArgs, Mode},
-    broker::Target,
+    broker::{BrokerFacts, Target},
     clock::Clock,
     console::Console,
     host::HostFacts,
     interrupt::Interrupts,
     load::Load,
-    results::{Document, FORMAT},
+    modes::{Saturate, Sweep},
+    results::{Document, FORMAT, RunResult},
     run::{Stage, run_once},
-    summary::{say_run, write_json},
+    summary::{say_broker, say_run, write_json},
     workers::Connect,
+    workload::Extent,
 };
 
 /// The git revision, if the build was told: a source archive has none to find.
 const REVISION: Option<&str> = option_env!("MILLSTREAM_REVISION");
+
+/// What is to be measured.
+#[derive(Debug)]
+enum Task {
+    One(Box<Load>),
+    Sweep(Box<Sweep>),
+    Saturate(Box<Saturate>),
+}
+
+impl Task {
+    fn of(mode: Mode) -> Result<Self> {
+        Ok(match mode {
+            Mode::Sweep(args) => Self::Sweep(Box::new(Sweep::of(args)?)),
+            Mode::Saturate(args) => Self::Saturate(Box::new(Saturate::of(args)?)),
+            mode => Self::One(Box::new(Load::of(mode)?)),
+        })
+    }
+
+    fn extent(&self) -> &Extent {
+        match self {
+            Self::One(load) => &load.extent,
+            Self::Sweep(sweep) => &sweep.base.extent,
+            Self::Saturate(saturate) => &saturate.base.extent,
+        }
+    }
+}
 
 /// Runs the generator on this thread and its workers' threads; true if all went well. Everything
 /// found wrong has been printed by then. `executable` is what `--spawn` starts.
@@ -28,21 +56,21 @@ const REVISION: Option<&str> = option_env!("MILLSTREAM_REVISION");
 /// # Errors
 /// What kept the run from starting; a `clap::Error` if it is the command line.
 pub fn run(args: &LoadArgs, executable: Option<PathBuf>) -> Result<bool> {
-    let load = Load::of(args.mode.clone())?;
+    let task = Task::of(args.mode.clone())?;
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start a runtime")?
-        .block_on(run_session(&load, args, executable))
+        .block_on(run_session(&task, &args.mode, executable))
 }
 
-async fn run_session(load: &Load, args: &LoadArgs, executable: Option<PathBuf>) -> Result<bool> {
+async fn run_session(task: &Task, mode: &Mode, executable: Option<PathBuf>) -> Result<bool> {
     let mut interrupts = Interrupts::listen()?;
     let target = tokio::select! {
-        target = Target::open(&args.mode.extent().broker, executable) => target?,
+        target = Target::open(&mode.extent().broker, executable) => target?,
         () = interrupts.next() => bail!("interrupted before the start"),
     };
-    let result = measure(load, &args.mode, &target, &mut interrupts).await;
+    let result = measure(task, mode, &target, &mut interrupts).await;
     let closed = target.close().await;
     // What went wrong first is what matters.
     let ok = result?;
@@ -51,7 +79,7 @@ async fn run_session(load: &Load, args: &LoadArgs, executable: Option<PathBuf>) 
 }
 
 async fn measure(
-    load: &Load,
+    task: &Task,
     mode: &Mode,
     target: &Target,
     interrupts: &mut Interrupts,
@@ -61,12 +89,12 @@ async fn measure(
     let connect = Connect {
         server: target.server.clone(),
         clock,
-        patience: load.extent.delivery_timeout,
+        patience: task.extent().delivery_timeout,
     };
     let admin = connect.once().await?.admin();
     let facts = target.facts(&admin).await;
     let mut console = Console::new(outputs.json.as_deref());
-    let started_at = timestamp(clock.now_us());
+    let mut document = document(mode, clock.now_us(), facts.clone());
     let mut stage = Stage {
         clock,
         connect,
@@ -75,30 +103,53 @@ async fn measure(
         observer: target.observer(clock),
         console: &mut console,
         interrupts,
+        tells_intervals: true,
+        interrupted: false,
     };
-    let result = run_once(load, &mut stage).await?;
-    say_run(&console, &result, &facts);
-    for error in &result.errors {
+    match task {
+        Task::One(load) => {
+            let result = run_once(load, &mut stage).await?;
+            say_run(&console, &result, &facts);
+            document.run = Some(result);
+        }
+        Task::Sweep(sweep) => {
+            document.points = sweep.run(&mut stage).await?;
+            say_broker(&console, &document.points, &facts);
+        }
+        Task::Saturate(saturate) => {
+            let (points, saturation) = saturate.run(&mut stage).await?;
+            say_broker(&console, &points, &facts);
+            document.points = points;
+            document.saturation = Some(saturation);
+        }
+    }
+    let ok = document.runs().all(RunResult::is_ok);
+    document.ok = ok;
+    for error in document.runs().flat_map(|run| &run.errors) {
         eprintln!("error: {error}");
     }
-    let ok = result.is_ok();
     if let Some(path) = &outputs.json {
-        let document = Document {
-            format: FORMAT,
-            mode: mode.name().to_owned(),
-            started_at,
-            command: std::env::args().collect(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            revision: REVISION.map(str::to_owned),
-            host: HostFacts::read(),
-            broker: facts,
-            ok,
-            run: Some(result),
-            points: Vec::new(),
-        };
         write_json(path, &document)?;
     }
     Ok(ok)
+}
+
+/// Everything but what is yet to be measured.
+fn document(mode: &Mode, now_us: i64, broker: BrokerFacts) -> Document {
+    Document {
+        format: FORMAT,
+        mode: mode.name().to_owned(),
+        started_at: timestamp(now_us),
+        command: std::env::args().collect(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        revision: REVISION.map(str::to_owned),
+        host: HostFacts::read(),
+        broker,
+        ok: false,
+        run: None,
+        points: Vec::new(),
+        saturation: None,
+    }
 }
 
 /// RFC 3339, to the second.

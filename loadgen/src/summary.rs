@@ -47,6 +47,21 @@ pub fn say_run(console: &Console, result: &RunResult, broker: &BrokerFacts) {
     }
 }
 
+/// Says what all runs of a sweep or a search had in common: the broker, and whether it was durable.
+pub fn say_broker(console: &Console, runs: &[RunResult], broker: &BrokerFacts) {
+    console.say(&format!("  broker  {}", broker.disk()));
+    let judged: Vec<&Durability> = runs
+        .iter()
+        .filter_map(|run| run.durability.as_ref())
+        .collect();
+    if let Some(first) = judged.first() {
+        console.say(&format!("          durability={}", first.setting));
+    }
+    if let Some(mark) = judged.into_iter().find_map(not_durable) {
+        console.say(&mark);
+    }
+}
+
 /// The mark of a run whose acknowledgements are not durable.
 fn not_durable(durability: &Durability) -> Option<String> {
     let reason = durability.reason.as_deref().unwrap_or_default();

@@ -49,7 +49,15 @@ fn texts_are_as_recorded() {
     for command in ["dump", "verify"] {
         check(&format!("log-{command}"), &["log", command, "--help"]);
     }
-    for mode in ["produce", "consume", "both", "end-to-end", "soak"] {
+    for mode in [
+        "produce",
+        "consume",
+        "both",
+        "end-to-end",
+        "sweep",
+        "saturate",
+        "soak",
+    ] {
         check(&format!("bench-{mode}"), &["bench", mode, "--help"]);
     }
 }

@@ -2,6 +2,7 @@
 
 mod choices;
 mod extent;
+mod grid;
 mod produce;
 mod workload_file;
 
@@ -11,6 +12,7 @@ use clap::{Args, Subcommand};
 
 pub use choices::{CompressionArg, DurabilityArg, FromArg};
 pub use extent::ExtentArgs;
+pub use grid::{RatePoint, SaturateArgs, SweepArgs};
 pub use produce::ProduceArgs;
 pub use workload_file::WorkloadFile;
 
@@ -39,6 +41,12 @@ pub enum Mode {
     /// One record at a time, from a producer to a consumer that waits for it
     #[command(after_help = END_TO_END_EXAMPLES)]
     EndToEnd(WriteArgs),
+    /// Measure a grid of linger, batch size and rate: what batching costs and what it gains
+    #[command(after_help = SWEEP_EXAMPLES)]
+    Sweep(SweepArgs),
+    /// Find the highest rate whose p99 stays under a bound
+    #[command(after_help = SATURATE_EXAMPLES)]
+    Saturate(SaturateArgs),
     /// Write and read for a long time, verify everything, keep the disk within bounds
     #[command(after_help = SOAK_EXAMPLES)]
     Soak(SoakArgs),
@@ -101,6 +109,8 @@ impl Mode {
         match self {
             Self::Produce(args) | Self::Both(args) | Self::EndToEnd(args) => &args.extent,
             Self::Consume(args) => &args.extent,
+            Self::Sweep(args) => &args.write.extent,
+            Self::Saturate(args) => &args.write.extent,
             Self::Soak(args) => &args.write.extent,
         }
     }
@@ -113,6 +123,8 @@ impl Mode {
             Self::Consume(_) => "consume",
             Self::Both(_) => "both",
             Self::EndToEnd(_) => "end-to-end",
+            Self::Sweep(_) => "sweep",
+            Self::Saturate(_) => "saturate",
             Self::Soak(_) => "soak",
         }
     }
@@ -138,6 +150,15 @@ const END_TO_END_EXAMPLES: &str = "\
 Examples:
   end-to-end --spawn                         the next record follows when the last one arrived
   end-to-end --rate 100 --duration 1m        a record every 10 ms, if the last one arrived";
+const SWEEP_EXAMPLES: &str = "\
+Examples:
+  sweep --spawn                              batching latency against throughput, on this host
+  sweep --lingers 0,1ms,5ms --batch-sizes 64KiB --rates 10%,50%,90%,max
+  sweep --rates 10k,50k,100k --duration 10s --partitions 4 --json sweep.json";
+const SATURATE_EXAMPLES: &str = "\
+Examples:
+  saturate --spawn --p99 10ms                the highest rate with 99 of 100 records within 10 ms
+  saturate --p99 2ms --record-size 200 --linger 1ms --arrivals poisson";
 const SOAK_EXAMPLES: &str = "\
 Examples:
   soak --duration 8h --rate 50k --partitions 4

@@ -1,0 +1,11 @@
+//! Modes that run many loads: a sweep over a grid, a search for the highest rate within a bound.
+
+mod knee;
+mod points;
+mod saturate;
+mod search;
+mod sweep;
+
+pub use knee::knee;
+pub use saturate::Saturate;
+pub use sweep::Sweep;
