@@ -18,9 +18,9 @@ const SPARE_PART: usize = 8;
 /// A frame larger than this part of the memory for large ones must show that it is coming.
 const CLAIM_PART: usize = 4;
 
-/// How the memory is divided, in sixteenths: small, medium and large buffers, requests that wait for
-/// their answer, and replies that wait to be sent.
-const PARTS: [usize; 5] = [4, 5, 4, 2, 1];
+/// How the memory is divided, in sixteenths: small, medium and large buffers, produces that wait for
+/// the disk, other requests that wait for their answer, and replies that wait to be sent.
+const PARTS: [usize; 6] = [4, 4, 4, 1, 2, 1];
 
 /// Where connections get their memory.
 ///
@@ -31,6 +31,8 @@ pub struct Buffers {
     small: Rc<Budget>,
     medium: Rc<Budget>,
     large: Rc<Budget>,
+    /// Produces that were set aside.
+    pub(super) aside: Rc<Budget>,
     /// Bodies of requests that are owed an answer.
     pub(super) asked: Rc<Budget>,
     /// Replies, without their record batches, from when they are made until they are sent.
@@ -59,12 +61,13 @@ impl Buffers {
     /// Memory within `budget` bytes.
     #[must_use]
     pub fn new(budget: usize) -> Rc<Self> {
-        let [small, medium, large, asked, heads] =
+        let [small, medium, large, aside, asked, heads] =
             PARTS.map(|part| Budget::new(budget / 16 * part));
         Rc::new(Self {
             small,
             medium,
             large,
+            aside,
             asked,
             heads,
             small_spare: RefCell::default(),
@@ -96,6 +99,7 @@ impl Buffers {
             &self.small,
             &self.medium,
             &self.large,
+            &self.aside,
             &self.asked,
             &self.heads,
         ];

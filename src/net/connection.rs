@@ -23,6 +23,7 @@ use crate::{
     io::{Io, Net, Signal, Stream},
     net::{
         Budget, Buffers, Permit,
+        aside::Aside,
         outbox::Outbox,
         receive::{Frame, ReceiveError, Receiver, Terms},
         reply::{CONNECTION_SHARE, Connection, ReplyTo},
@@ -192,6 +193,7 @@ struct Reader<I: Io, S: Service<I>> {
     service: Rc<S>,
     connection: Rc<Connection<I>>,
     receiver: Receiver<I>,
+    aside: Rc<Aside<I>>,
     stream: Rc<I::Stream>,
     peer: Option<SocketAddr>,
 }
@@ -239,6 +241,7 @@ impl<I: Io, S: Service<I>> Reader<I, S> {
             service,
             connection,
             receiver,
+            aside: Rc::default(),
             stream,
             peer,
         }
@@ -248,7 +251,7 @@ impl<I: Io, S: Service<I>> Reader<I, S> {
         let (session, ticket) = Session::adopt(io.now(), correlation_id, request);
         self.connection.session.replace(session);
         let answer = self.service.welcome_here(request);
-        ReplyTo::new(&self.connection, ticket, 0, None).welcome(&answer);
+        ReplyTo::new(&self.connection, ticket, 0).welcome(&answer);
     }
 
     /// Runs to the connection's end, or until it belongs to another shard.
@@ -292,7 +295,6 @@ impl<I: Io, S: Service<I>> Reader<I, S> {
 
     async fn step(&mut self) -> Result<Next, ReceiveError> {
         self.wait_for_turn().await;
-        self.service.room().await;
         let connection = &self.connection;
         let terms = {
             let session = connection.session.borrow();
@@ -316,7 +318,7 @@ impl<I: Io, S: Service<I>> Reader<I, S> {
             Either::Left((frame, _)) => frame?,
             Either::Right(((), _)) => return Err(ReceiveError::Stopping),
         };
-        Ok(take_frame(service, connection, frame).await)
+        Ok(take_frame(&self.io, service, connection, &self.aside, frame).await)
     }
 
     /// Waits while the client must take its replies first, or has asked for as much as it may. Bytes
@@ -381,8 +383,10 @@ impl<I: Io, S: Service<I>> Reader<I, S> {
 }
 
 async fn take_frame<I: Io, S: Service<I>>(
+    io: &I,
     service: &Rc<S>,
     connection: &Rc<Connection<I>>,
+    aside: &Rc<Aside<I>>,
     frame: Frame<'_>,
 ) -> Next {
     service.received(FRAME_HEADER_SIZE + frame.header.rest_size());
@@ -391,24 +395,22 @@ async fn take_frame<I: Io, S: Service<I>>(
         .borrow_mut()
         .frame(&frame.header, frame.body);
     let asking = frame.body.len();
-    let reply_to = |ticket, permit| ReplyTo::new(connection, ticket, asking, permit);
+    let reply_to = |ticket| ReplyTo::new(connection, ticket, asking);
     match action {
-        Action::Serve { ticket, request } => {
-            let is_produce = matches!(request, Request::Produce(_));
-            let permit = if is_produce {
-                service.admit(&request, frame.records.len()).await
-            } else {
-                match ask(service, connection, asking) {
-                    Ok(permit) => permit,
-                    Err(Full) => {
-                        let message = "too many large requests wait for their answers".to_owned();
-                        connection.refuse(ticket, ErrorCode::Overloaded, message);
-                        return Next::Continue;
-                    }
-                }
-            };
-            service.serve(request, frame.records, reply_to(ticket, permit));
+        Action::Serve {
+            ticket,
+            request: request @ Request::Produce(_),
+        } => {
+            let produced = aside.produce(io, service, request, frame.records, reply_to(ticket));
+            produced.await;
         }
+        Action::Serve { ticket, request } => match ask(service, connection, asking) {
+            Ok(permit) => service.serve(request, frame.records, reply_to(ticket).with(permit)),
+            Err(Full) => {
+                let message = "too many large requests wait for their answers".to_owned();
+                connection.refuse(ticket, ErrorCode::Overloaded, message);
+            }
+        },
         Action::Refuse {
             ticket,
             error,
@@ -418,7 +420,7 @@ async fn take_frame<I: Io, S: Service<I>>(
             connection.refuse(ticket, error, message);
         }
         Action::Welcome { ticket, request } => match service.welcome(&request) {
-            Welcome::Stay(answer) => reply_to(ticket, None).welcome(&answer),
+            Welcome::Stay(answer) => reply_to(ticket).welcome(&answer),
             Welcome::Move(shard) => {
                 return Next::Move {
                     shard,

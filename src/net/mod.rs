@@ -1,5 +1,6 @@
 //! Connections: from the listener to a session and back. Shells; the session machine decides.
 
+mod aside;
 mod budget;
 mod buffers;
 mod connection;

@@ -52,24 +52,30 @@ pub struct ReplyTo<I: Io> {
     ticket: Option<Ticket>,
     /// Bytes of the request's body.
     asking: usize,
-    _permit: Option<Permit>,
+    permit: Option<Permit>,
 }
 
 impl<I: Io> ReplyTo<I> {
-    /// The way to answer a request whose body had `asking` bytes. `permit` is kept until then.
-    pub(super) fn new(
-        connection: &Rc<Connection<I>>,
-        ticket: Ticket,
-        asking: usize,
-        permit: Option<Permit>,
-    ) -> Self {
+    /// The way to answer a request whose body had `asking` bytes.
+    pub(super) fn new(connection: &Rc<Connection<I>>, ticket: Ticket, asking: usize) -> Self {
         connection.asking.set(connection.asking.get() + asking);
         Self {
             connection: Rc::clone(connection),
             ticket: Some(ticket),
             asking,
-            _permit: permit,
+            permit: None,
         }
+    }
+
+    /// Keeps a permit until it is answered.
+    pub(super) fn with(mut self, permit: Option<Permit>) -> Self {
+        self.permit = permit;
+        self
+    }
+
+    /// Bytes of the request's body.
+    pub(super) fn asked(&self) -> usize {
+        self.asking
     }
 
     /// Sends the answer.

@@ -11,10 +11,11 @@ use std::{
 
 use futures_util::future::select;
 use millstream_protocol::{
-    ErrorCode, FRAME_HEADER_SIZE, FrameFlags, FrameHeader, ShardId, TopicPartition,
+    ErrorCode, FRAME_HEADER_SIZE, FrameFlags, FrameHeader, PartitionIndex, ShardId, TopicPartition,
     messages::{
         DescribeClusterRequest, DescribePartitionsRequest, ErrorReply, HandshakeRequest,
-        HandshakeResponse, MetadataRequest, Request as Wired, decode_body, encode_body,
+        HandshakeResponse, MetadataRequest, ProducePartition, ProduceRequest, Request as Wired,
+        decode_body, encode_body,
     },
 };
 
@@ -43,6 +44,9 @@ struct Stub {
     /// Requests for metadata are refused at once, with this many bytes.
     refusal_size: usize,
     refused: Cell<usize>,
+    /// No more may be appended for now; raised when that changes.
+    full: Cell<bool>,
+    changed: Signal,
     /// A large request was served.
     large: Cell<bool>,
     open: Cell<isize>,
@@ -59,6 +63,8 @@ impl Stub {
             served: Signal::default(),
             refusal_size: 60_000,
             refused: Cell::new(0),
+            full: Cell::new(false),
+            changed: Signal::default(),
             large: Cell::new(false),
             open: Cell::new(0),
         })
@@ -98,7 +104,9 @@ impl Service<SimIo> for Stub {
         self.served.raise();
     }
 
-    async fn room(&self) {}
+    async fn room(&self) {
+        self.changed.wait_until(|| !self.full.get()).await;
+    }
 
     async fn admit(&self, _request: &Request, _records_size: usize) -> Option<Permit> {
         None
@@ -153,13 +161,18 @@ async fn connected(io: &SimIo, stub: &Rc<Stub>) -> SimStream {
 }
 
 fn frame<R: Wired>(request: &R) -> Vec<u8> {
+    frame_with(request, &[])
+}
+
+fn frame_with<R: Wired>(request: &R, records: &[u8]) -> Vec<u8> {
     let body = encode_body(request);
     let header = FrameHeader {
         api: R::API as u16,
         body_size: u32::try_from(body.len()).expect("a small body"),
+        records_size: u32::try_from(records.len()).expect("small records"),
         ..FrameHeader::default()
     };
-    [header.encode().as_slice(), &body].concat()
+    [header.encode().as_slice(), &body, records].concat()
 }
 
 async fn send(stream: &SimStream, mut bytes: &[u8]) {
@@ -432,5 +445,65 @@ fn large_requests_without_answer_are_bounded() {
         }
         stub.asked.take();
         assert_eq!(stub.buffers.asked.used(), 0);
+    });
+}
+
+const PRODUCE_SIZE: u32 = 50_000;
+
+/// A produce that can be told from others by its partition.
+fn produce(number: u32) -> Vec<u8> {
+    let request = ProduceRequest {
+        partitions: vec![ProducePartition {
+            partition: PartitionIndex(number),
+            records_size: PRODUCE_SIZE,
+            ..ProducePartition::default()
+        }],
+        ..ProduceRequest::default()
+    };
+    frame_with(&request, &vec![7; PRODUCE_SIZE as usize])
+}
+
+/// While the disk is full only produces wait, in their order, and no more of them than fit.
+#[test]
+fn what_follows_a_produce_does_not_wait_with_it() {
+    Sim::new(1).run(|io| async move {
+        let stub = Stub::new();
+        stub.full.set(true);
+        let stream = Rc::new(connected(&io, &stub).await);
+        let metadata = frame(&MetadataRequest::default());
+        send(&stream, &frame(&HandshakeRequest::default())).await;
+        receive(&stream).await;
+        for number in 0..3 {
+            send(&stream, &produce(number)).await;
+        }
+        send(&stream, &metadata).await;
+        assert!(receive(&stream).await.1.len() > 60_000);
+        assert!(stub.asked.borrow().is_empty());
+        // More than may be set aside: the rest stays where it is, and so does what follows.
+        let sending = Rc::clone(&stream);
+        io.spawn(TaskClass::Foreground, async move {
+            for number in 3..40 {
+                send(&sending, &produce(number)).await;
+            }
+            send(&sending, &frame(&MetadataRequest::default())).await;
+        });
+        io.sleep(Duration::from_secs(10)).await;
+        let aside = stub.buffers.aside.used();
+        assert!((1..=stub.buffers.aside.total()).contains(&aside), "{aside}");
+        assert_eq!(stub.refused.get(), 1);
+        stub.full.set(false);
+        stub.changed.raise();
+        assert!(receive(&stream).await.1.len() > 60_000);
+        let served: Vec<u32> = stub
+            .asked
+            .take()
+            .into_iter()
+            .map(|(request, _)| match request {
+                Request::Produce(request) => request.partitions[0].partition.0,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(served, (0..40).collect::<Vec<u32>>());
+        assert_eq!(stub.buffers.aside.used(), 0);
     });
 }
