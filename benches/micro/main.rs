@@ -1,4 +1,4 @@
-//! Micro benchmarks, by hand: `cargo bench --bench micro`, or `… -- frame` for those with a name like it.
+//! Micro benchmarks, by hand: `cargo bench --bench micro`, or `… -- chunk` for those with a name like it.
 //!
 //! One binary with a module for each subject, for linking is what takes the time. `docs/performance.md` measures a
 //! whole broker; these are for asking whether a change to one part made that part faster.
@@ -7,6 +7,7 @@ mod mailbox;
 mod pool;
 mod protocol;
 mod record_batch;
+mod storage;
 
 use criterion::Criterion;
 
@@ -17,6 +18,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     record_batch::benchmarks(&mut criterion);
+    storage::benchmarks(&mut criterion);
     protocol::benchmarks(&mut criterion);
     mailbox::benchmarks(&mut criterion);
     pool::benchmarks(&mut criterion);

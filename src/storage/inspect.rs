@@ -1,6 +1,10 @@
 //! Looking at a stopped broker's files: what `log dump` and `log verify` print. Reads only, with
 //! plain blocking files, and believes nothing that its checksum does not cover.
 
+// Benchmarks see the crate from outside.
+#[doc(hidden)]
+pub mod bench;
+
 use std::{
     fs::{self, File},
     io,
