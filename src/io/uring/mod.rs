@@ -1,9 +1,9 @@
 //! The traits of `io` on io_uring: one ring, one thread, direct I/O, real sockets.
 //!
 //! One [`UringIo`] lives on each shard's thread ([`spawn_shard`]). The executor is our own
-//! (`docs/adr/0004-executor.md`): tasks and wake-ups (`tasks`), timers (`timers`), requests to the
-//! kernel (`ring`), the loop that ties them together (`executor`), and on top of them files (`file`,
-//! `disk`) and sockets (`net`).
+//! (`docs/adr/0004-executor.md`): tasks and wake-ups (`tasks`), whose turn it is (`shares`), timers
+//! (`timers`), requests to the kernel (`ring`), the loop that ties them together (`executor`), and on
+//! top of them files (`file`, `disk`) and sockets (`net`).
 
 mod blocking;
 mod buffer;
@@ -13,6 +13,7 @@ mod file;
 mod net;
 mod readiness;
 mod ring;
+mod shares;
 #[cfg(test)]
 mod stress;
 mod tasks;

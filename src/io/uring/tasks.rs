@@ -22,13 +22,9 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustix::event::EventfdFlags;
 
-use super::now_ns;
+use super::{now_ns, shares::Shares};
 use crate::io::TaskClass;
 
-/// How much of the core each class gets when all have work: what a nanosecond costs it.
-const COSTS: [u64; 3] = [3, 10, 30];
-/// So far, in costs, the foreground may run ahead of the others before it waits for them.
-const FOREGROUND_LEAD: u64 = 3_000_000;
 /// A task that ran for so long lets others run when it is asked to.
 const SLICE_NS: u64 = 250_000;
 
@@ -126,8 +122,7 @@ pub(super) struct TaskList {
     queues: Rc<Queues>,
     woken: Receiver<Arc<Handle>>,
     entries: RefCell<Entries>,
-    /// What each class has used, weighted.
-    used: [Cell<u64>; 3],
+    shares: Shares,
     slice_start_ns: Cell<u64>,
     ended: Cell<bool>,
 }
@@ -158,7 +153,7 @@ impl TaskList {
             queues,
             woken,
             entries: RefCell::default(),
-            used: Default::default(),
+            shares: Shares::default(),
             slice_start_ns: Cell::new(0),
             ended: Cell::new(false),
         })
@@ -207,8 +202,7 @@ impl TaskList {
             let class = handle.class;
             self.run_one(&handle);
             let after = now_ns();
-            let used = &self.used[class];
-            used.set(used.get() + (after - now) * COSTS[class]);
+            self.shares.charge(class, after - now);
             now = after;
             if now >= until_ns {
                 return true;
@@ -222,31 +216,11 @@ impl TaskList {
         }
     }
 
-    /// The foreground goes first unless it is far ahead of the others in what it used.
     fn next(&self) -> Option<Arc<Handle>> {
         let ready = &mut *self.queues.ready.borrow_mut();
-        let others = (1..3).filter(|class| !ready[*class].is_empty());
-        let other = others.min_by_key(|class| self.used[*class].get());
-        let foreground = self.used[0].get();
-        let class = match other {
-            None => 0,
-            Some(other) if ready[0].is_empty() => other,
-            Some(other) => {
-                // Who had nothing to do for long does not get all of that back at once.
-                let used = &self.used[other];
-                used.set(
-                    used.get()
-                        .max(foreground.saturating_sub(2 * FOREGROUND_LEAD)),
-                );
-                let ahead = foreground.saturating_sub(used.get());
-                if ahead > FOREGROUND_LEAD { other } else { 0 }
-            }
-        };
-        if class != 0 {
-            // Nor does the foreground, for having left the core to others.
-            let used = &self.used[0];
-            used.set(used.get().max(self.used[class].get()));
-        }
+        let class = self
+            .shares
+            .next([0, 1, 2].map(|class| !ready[class].is_empty()));
         ready[class].pop_front()
     }
 
