@@ -86,13 +86,29 @@ where
     Fut: Future + 'static,
     Fut::Output: Send + 'static,
 {
+    spawn_with(Ring::new, index, cpu, options, main)
+}
+
+/// The same with a ring made in this way.
+pub(super) fn spawn_with<F, Fut>(
+    make_ring: fn() -> io::Result<Ring>,
+    index: usize,
+    cpu: Option<usize>,
+    options: &ShardOptions,
+    main: F,
+) -> io::Result<ShardThread<Fut::Output>>
+where
+    F: FnOnce(UringIo) -> Fut + Send + 'static,
+    Fut: Future + 'static,
+    Fut::Output: Send + 'static,
+{
     let options = options.clone();
     let blocking = Blocking::start(index)?;
     let (started, outcome) = mpsc::sync_channel(1);
     let thread = thread::Builder::new()
         .name(format!("shard-{index}"))
         .spawn(move || {
-            let made = pin_to(cpu).and_then(|()| make_shard(blocking, options.direct));
+            let made = pin_to(cpu).and_then(|()| make_shard(make_ring, blocking, options.direct));
             let shard = match made {
                 Ok(shard) => Rc::new(shard),
                 Err(error) => {
@@ -126,10 +142,14 @@ fn pin_to(cpu: Option<usize>) -> io::Result<()> {
     clippy::disallowed_methods,
     reason = "the thread has no executor yet that a pause could block"
 )]
-fn make_shard(blocking: Blocking, direct: bool) -> io::Result<Shard> {
+fn make_shard(
+    make_ring: fn() -> io::Result<Ring>,
+    blocking: Blocking,
+    direct: bool,
+) -> io::Result<Shard> {
     let mut attempt = 1;
     let ring = loop {
-        match Ring::new() {
+        match make_ring() {
             Err(error)
                 if error.kind() == io::ErrorKind::OutOfMemory && attempt < MEMORY_ATTEMPTS =>
             {
@@ -165,15 +185,28 @@ where
         given.set(Some(main.await));
     });
     let spin_ns = spin.map_or(0, |spin| u64::try_from(spin.as_nanos()).unwrap_or(u64::MAX));
+    // Tasks hold the shard, and the shard its tasks: a panic must not leave them and their
+    // connections behind.
+    let tasks = EndTasks(shard);
     let result = loop {
         let busy = run_ready(shard);
         if let Some(result) = result.take() {
             break result;
         }
-        ask_kernel(shard, busy, spin_ns);
+        ask_kernel(shard, busy, spin_ns, SLEEP_MAX);
     };
-    end(shard);
+    finish_disk(shard, END_PATIENCE);
+    drop(tasks);
     result
+}
+
+/// Drops the tasks of a shard in the end, which then waits for the kernel to let go of sockets.
+struct EndTasks<'a>(&'a Shard);
+
+impl Drop for EndTasks<'_> {
+    fn drop(&mut self) {
+        self.0.tasks.end();
+    }
 }
 
 /// Ends the sleep of the ring when another thread wakes a task.
@@ -196,8 +229,8 @@ fn run_ready(shard: &Shard) -> bool {
     shard.tasks.run(start + ROUND_NS)
 }
 
-/// Asks the kernel what is new, asleep if there is nothing else to do.
-fn ask_kernel(shard: &Shard, busy: bool, spin_ns: u64) {
+/// Asks the kernel what is new, asleep if there is nothing else to do, and for so long at most.
+fn ask_kernel(shard: &Shard, busy: bool, spin_ns: u64, longest: Duration) {
     let mut wait = None;
     if !busy {
         if spin_ns > 0 && spins(shard, spin_ns) {
@@ -206,7 +239,7 @@ fn ask_kernel(shard: &Shard, busy: bool, spin_ns: u64) {
         if shard.tasks.fall_asleep() {
             let due = shard.timers.next_ns();
             let due = due.map(|due| Duration::from_nanos(due.saturating_sub(now_ns())));
-            wait = Some(due.unwrap_or(SLEEP_MAX).min(SLEEP_MAX));
+            wait = Some(due.unwrap_or(longest).min(longest));
         }
     }
     let entered = shard.ring.enter(wait.filter(|wait| !wait.is_zero()));
@@ -231,23 +264,23 @@ fn spins(shard: &Shard, spin_ns: u64) -> bool {
     }
 }
 
-/// Lets disk operations finish, then drops the tasks, then waits for the kernel to let go of sockets.
-fn end(shard: &Shard) {
+/// Lets disk operations finish, for so long at most. None begins any more.
+fn finish_disk(shard: &Shard, patience: Duration) {
     shard.ended.set(true);
-    let patience_ns = u64::try_from(END_PATIENCE.as_nanos()).unwrap_or(u64::MAX);
+    let patience_ns = u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX);
     let until = now_ns().saturating_add(patience_ns);
     loop {
         let busy = run_ready(shard);
-        if shard.disk_operations.get() == 0 || now_ns() >= until {
+        let left = Duration::from_nanos(until.saturating_sub(now_ns()));
+        if shard.disk_operations.get() == 0 || left.is_zero() {
             break;
         }
-        ask_kernel(shard, busy, 0);
+        ask_kernel(shard, busy, 0, left);
     }
     let left = shard.disk_operations.get();
     if left > 0 {
         tracing::error!("{left} disk operations did not finish; the shard ends without them");
     }
-    shard.tasks.end();
 }
 
 /// Makes a ring as a shard would, and lets it go.
@@ -256,4 +289,76 @@ fn end(shard: &Shard) {
 /// What the system says; `host::check_kernel` puts it into words.
 pub fn try_ring() -> io::Result<()> {
     Ring::new().map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::io::{
+        Clock as _, Disk as _, Listener as _, Net as _, OpenMode, Stream as _, Tasks as _,
+        uring::tests::can_run,
+    };
+
+    /// A pipe that nobody writes to: opening it never ends, as on a disk that does not answer.
+    #[test]
+    fn a_disk_that_does_not_answer_holds_up_the_end_for_its_patience_only() {
+        if !can_run() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
+        let mode = rustix::fs::Mode::RWXU;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let shard = Rc::new(make_shard(Ring::new, Blocking::start(0).unwrap(), true).unwrap());
+        let (io, path) = (
+            UringIo {
+                shard: Rc::clone(&shard),
+            },
+            pipe.clone(),
+        );
+        shard.tasks.spawn(TaskClass::Foreground, async move {
+            let _ = io.open(Path::new(&path), OpenMode::Read).await;
+        });
+        run_ready(&shard);
+        assert_eq!(shard.disk_operations.get(), 1);
+        finish_disk(&shard, Duration::from_millis(50));
+        assert_eq!(shard.disk_operations.get(), 1);
+        shard.tasks.end();
+        assert_eq!(Rc::strong_count(&shard), 1);
+        drop(shard);
+        // The thread that opens it ends too.
+        std::fs::File::create(&pipe).unwrap();
+    }
+
+    /// A broker ends with a panic; a test must not hang on connections that it left open.
+    #[test]
+    fn a_panic_closes_connections() {
+        if !can_run() {
+            return;
+        }
+        let (sender, receiver) = mpsc::channel();
+        let main = move |io: UringIo| async move {
+            let listener = io.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+            let address = listener.local_address().unwrap();
+            sender
+                .send(std::net::TcpStream::connect(address).unwrap())
+                .unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            io.spawn(TaskClass::Foreground, async move {
+                let _ = stream.receive(&mut [0; 8]).await;
+            });
+            io.sleep(Duration::from_millis(10)).await;
+            panic!("as the test wants it");
+        };
+        let shard = spawn_shard(0, None, &ShardOptions::default(), main).unwrap();
+        let mut outside = receiver.recv().unwrap();
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| shard.join()));
+        assert!(ended.is_err());
+        outside
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        assert_eq!(std::io::Read::read(&mut outside, &mut [0; 8]).unwrap(), 0);
+    }
 }

@@ -121,16 +121,19 @@ impl Net for UringIo {
     async fn connect(&self, address: SocketAddr) -> io::Result<UringStream> {
         let descriptor = socket_for(address)?;
         sockopt::set_tcp_nodelay(&descriptor, true)?;
-        let waits = match rustix::net::connect(&descriptor, &address) {
+        let mut waits = match rustix::net::connect(&descriptor, &address) {
             Ok(()) => false,
             // Interrupted, it goes on in the background, as if it were in progress.
             Err(Errno::INPROGRESS | Errno::INTR) => true,
             Err(error) => return Err(error.into()),
         };
         let stream = self.stream(Arc::new(descriptor), address);
-        if waits {
+        while waits {
             stream.socket.writable().await;
             sockopt::socket_error(&stream.socket.descriptor)??;
+            // It may be told to be ready and have neither a connection nor an error yet.
+            let peer = rustix::net::getpeername(&stream.socket.descriptor);
+            waits = peer.err() == Some(Errno::NOTCONN);
         }
         Ok(stream)
     }
@@ -161,9 +164,13 @@ impl Listener for UringListener {
         loop {
             match rustix::net::acceptfrom_with(&self.socket.descriptor, flags) {
                 Ok((descriptor, peer)) => {
-                    let peer = internet_address(peer.ok_or(io::ErrorKind::NotConnected)?)?;
-                    sockopt::set_tcp_nodelay(&descriptor, true)?;
-                    return Ok((self.io.stream(Arc::new(descriptor), peer), peer));
+                    // One that is gone already is not the listener's trouble either.
+                    let Some(Ok(peer)) = peer.map(internet_address) else {
+                        continue;
+                    };
+                    if sockopt::set_tcp_nodelay(&descriptor, true).is_ok() {
+                        return Ok((self.io.stream(Arc::new(descriptor), peer), peer));
+                    }
                 }
                 Err(Errno::AGAIN) => self.socket.readable().await,
                 // The client gave up before it was accepted: not the listener's trouble.

@@ -270,14 +270,22 @@ impl Inner {
 impl Ring {
     /// A ring for the thread that calls this, and for no other.
     pub(super) fn new() -> io::Result<Self> {
-        let ring = match Self::build(true) {
+        match Self::build(true) {
             // Linux before 6.1 does not know these ways of running completions.
             Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
-                Self::build(false)?
+                Self::before_6_1()
             }
-            built => built?,
-        };
-        Ok(Self {
+            built => Ok(Self::of(built?)),
+        }
+    }
+
+    /// A ring as Linux before 6.1 has it.
+    pub(super) fn before_6_1() -> io::Result<Self> {
+        Self::build(false).map(Self::of)
+    }
+
+    fn of(ring: IoUring) -> Self {
+        Self {
             inner: RefCell::new(Inner {
                 ring,
                 slots: Vec::new(),
@@ -285,7 +293,7 @@ impl Ring {
                 backlog: VecDeque::new(),
                 in_flight: 0,
             }),
-        })
+        }
     }
 
     fn build(deferred: bool) -> io::Result<IoUring> {
@@ -464,5 +472,69 @@ impl Drop for Operation {
         };
         // Outside the borrow, for what is held may close, and a waker may take its task with it.
         drop(freed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::{
+        BLOCK_SIZE,
+        uring::{buffer::Pool, tests::can_run},
+    };
+
+    /// A read that nobody waits for any more still fills its memory when bytes come.
+    #[test]
+    fn memory_of_an_abandoned_read_stays_with_the_kernel() {
+        if !can_run() {
+            return;
+        }
+        let ring = Rc::new(Ring::new().unwrap());
+        let pool = Rc::new(Pool::default());
+        let (reader, writer) = std::io::pipe().unwrap();
+        let reader = OwnedFd::from(reader);
+        let buffer = pool.buffer(BLOCK_SIZE);
+        let place = buffer.as_slice().as_ptr();
+        let reading = ring.submit(Request::read(&Arc::new(reader), buffer, 0, 0));
+        ring.enter(None).unwrap();
+        drop(reading);
+        let mut other = pool.buffer(BLOCK_SIZE);
+        assert_ne!(other.as_slice().as_ptr(), place);
+        other.as_mut_slice().fill(1);
+        rustix::io::write(&writer, &[7; BLOCK_SIZE]).unwrap();
+        while ring.in_flight() > 0 {
+            ring.enter(Some(Duration::from_millis(10))).unwrap();
+        }
+        assert!(other.as_slice().iter().all(|byte| *byte == 1));
+        let again = pool.buffer(BLOCK_SIZE);
+        assert_eq!(again.as_slice().as_ptr(), place);
+        assert_eq!(again.as_slice()[0], 7);
+    }
+
+    /// Numbers of slots are used again: a cancellation that comes late must not meet another's request.
+    #[test]
+    fn a_late_cancellation_meets_nobody() {
+        if !can_run() {
+            return;
+        }
+        let ring = Rc::new(Ring::new().unwrap());
+        let (reader, writer) = std::io::pipe().unwrap();
+        let (reader, writer) = (Arc::new(reader.into()), Arc::new(writer.into()));
+        let in_flags = u32::from(rustix::event::PollFlags::IN.bits());
+        let out_flags = u32::from(rustix::event::PollFlags::OUT.bits());
+        for _ in 0..100 {
+            // Ready at once: its cancellation goes to the kernel with it, and comes after its answer.
+            drop(ring.submit(Request::poll(&writer, out_flags)));
+            ring.enter(None).unwrap();
+            let waiting = ring.submit(Request::poll(&reader, in_flags));
+            ring.enter(None).unwrap();
+            assert_eq!(ring.in_flight(), 1, "only the one that waits");
+            drop(waiting);
+            while ring.in_flight() > 0 {
+                ring.enter(Some(Duration::from_millis(10))).unwrap();
+            }
+        }
+        // Each life of a slot has a number of its own.
+        assert!(ring.inner.borrow().slots.len() <= 2);
     }
 }

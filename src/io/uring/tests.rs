@@ -12,7 +12,9 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 
-use super::{ShardOptions, UringIo, UringStream, spawn_shard, try_ring};
+use super::{
+    ShardOptions, UringIo, UringStream, executor::spawn_with, ring::Ring, spawn_shard, try_ring,
+};
 use crate::io::{
     BLOCK_SIZE, Buffer, Clock, Disk, DiskFile, Listener, Net, OpenMode, Stream, TaskClass, Tasks,
     conformance::conformance_tests,
@@ -98,6 +100,28 @@ mod buffered {
     }
 
     conformance_tests!(run_buffered);
+}
+
+mod before_6_1 {
+    use super::*;
+
+    fn run_before_6_1<F, Fut>(program: F)
+    where
+        F: FnOnce(UringIo, PathBuf) -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + 'static,
+    {
+        if !can_run() {
+            return;
+        }
+        let directory = scratch();
+        let path = directory.path().to_path_buf();
+        let options = ShardOptions::default();
+        spawn_with(Ring::before_6_1, 0, None, &options, |io| program(io, path))
+            .unwrap()
+            .join();
+    }
+
+    conformance_tests!(run_before_6_1);
 }
 
 #[test]
