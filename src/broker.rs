@@ -18,7 +18,10 @@ use crate::{
         BrokerFacts, ControlMessage, Peer, Shard, ShardConfig, ShardInboxes, inboxes,
         metrics::ShardCounters,
     },
-    storage::StorageConfig,
+    storage::{
+        LogError, Replay, StorageConfig,
+        limits::{JOURNAL_FILE_SIZE, MAX_JOURNAL_SIZE},
+    },
 };
 
 /// What a listener speaks.
@@ -81,6 +84,12 @@ pub enum StartError {
     /// A shard ended while it opened its partitions; its thread has said why.
     #[error("shard {0} ended while it started")]
     ShardEnded(u32),
+    /// What the journals hold cannot be told, and it may have been acknowledged.
+    #[error("the journal cannot be read")]
+    Journal(#[source] LogError),
+    /// What was replayed is still there.
+    #[error("the journal of the last run cannot be removed")]
+    JournalRemoval(#[source] io::Error),
     /// The address is taken or not ours.
     #[error("cannot listen on {0}")]
     Listen(SocketAddr, #[source] io::Error),
@@ -133,16 +142,22 @@ impl Broker {
             facts,
             addresses: Vec::new(),
         };
+        let replay = read_journals(settings)?;
         let (loaded, all_loaded) = mpsc::channel();
         for (index, inbox) in inboxes.into_iter().enumerate() {
-            broker.spawn(settings, control, index, inbox, loaded.clone())?;
+            let loaded = loaded.clone();
+            broker.spawn(settings, control, index, inbox, Arc::clone(&replay), loaded)?;
         }
         drop(loaded);
+        let mut replayed = true;
         for missing in 0..shard_count {
             let number = u32::try_from(missing).unwrap_or(u32::MAX);
-            all_loaded
+            replayed &= all_loaded
                 .recv()
                 .map_err(|_| StartError::ShardEnded(number))?;
+        }
+        if replayed && !replay.is_empty() {
+            remove_journals(settings, &replay)?;
         }
         broker.listen(settings)?;
         Ok(broker)
@@ -154,7 +169,8 @@ impl Broker {
         control: &Control,
         index: usize,
         inbox: ShardInboxes<UringDetached>,
-        loaded: mpsc::Sender<()>,
+        replay: Arc<Replay>,
+        loaded: mpsc::Sender<bool>,
     ) -> Result<(), StartError> {
         let number = u32::try_from(index).unwrap_or(u32::MAX);
         let config = shard_config(settings, &self.facts, number);
@@ -165,9 +181,8 @@ impl Broker {
         let control = control.clone();
         let peers = self.peers.clone();
         let main = move |io: UringIo| async move {
-            let shard = Shard::new(io, config, Rc::new(control), peers);
-            shard.load().await;
-            let _ = loaded.send(());
+            let shard = Shard::new(io, config, Rc::new(control), peers, replay);
+            let _ = loaded.send(shard.load().await);
             shard.run(inbox).await;
         };
         let thread = spawn_shard(index, settings.shard_cpus[index], &options, main)
@@ -238,6 +253,42 @@ impl Broker {
     }
 }
 
+/// Runs something short on a shard of its own.
+fn run_once<F, Fut>(settings: &BrokerSettings, main: F) -> Result<Fut::Output, StartError>
+where
+    F: FnOnce(UringIo) -> Fut + Send + 'static,
+    Fut: Future + 'static,
+    Fut::Output: Send + 'static,
+{
+    let options = ShardOptions {
+        spin: None,
+        direct: settings.direct_io,
+    };
+    let thread =
+        spawn_shard(0, None, &options, main).map_err(|error| StartError::Shard(0, error))?;
+    Ok(thread.join())
+}
+
+/// What the journals of the last process hold; its shards may have been others.
+fn read_journals(settings: &BrokerSettings) -> Result<Arc<Replay>, StartError> {
+    let data_dir = settings.data_dir.clone();
+    let read = run_once(
+        settings,
+        |io| async move { Replay::read(&io, &data_dir).await },
+    )?;
+    read.map_err(StartError::Journal)
+}
+
+/// Removes them before anything new is appended, which could contradict what they hold.
+fn remove_journals(settings: &BrokerSettings, replay: &Arc<Replay>) -> Result<(), StartError> {
+    let (replay, data_dir) = (Arc::clone(replay), settings.data_dir.clone());
+    let removed = run_once(
+        settings,
+        |io| async move { replay.remove(&io, &data_dir).await },
+    )?;
+    removed.map_err(StartError::JournalRemoval)
+}
+
 fn shard_config(settings: &BrokerSettings, facts: &Arc<BrokerFacts>, number: u32) -> ShardConfig {
     let shard_count = settings.shard_cpus.len();
     let memory = usize::try_from(settings.memory).unwrap_or(usize::MAX) / shard_count;
@@ -250,6 +301,9 @@ fn shard_config(settings: &BrokerSettings, facts: &Arc<BrokerFacts>, number: u32
             cache_size: memory / 8 * CACHE_EIGHTHS,
             unflushed_limit: memory / 8,
             open_files: settings.open_files / shard_count,
+            journal_file_size: JOURNAL_FILE_SIZE,
+            // What is only in the journal is in memory as well.
+            journal_size_max: MAX_JOURNAL_SIZE.min(memory as u64 / 8),
         },
         advertised: settings
             .listeners

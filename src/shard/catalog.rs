@@ -298,11 +298,16 @@ impl<I: Io> Shard<I> {
             .collect();
         let close_all = open.iter().map(|shell| async {
             let _turn = self.opening.take(1).await;
-            if let Err(error) = shell.close().await {
+            let closed = shell.close().await;
+            if let Err(error) = &closed {
                 tracing::error!(partition = %shell.log().id(), %error, "not closed cleanly");
             }
+            closed.is_ok()
         });
-        join_all(close_all).await;
+        let all_closed = join_all(close_all).await.into_iter().all(|closed| closed);
+        if let Err(error) = self.storage.close(all_closed).await {
+            tracing::warn!(%error, "the journal is still there; the next start reads it");
+        }
     }
 }
 

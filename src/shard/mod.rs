@@ -36,7 +36,7 @@ use crate::{
         serve_adopted,
     },
     session::Request,
-    storage::{ShardStorage, StorageConfig},
+    storage::{Replay, ShardStorage, StorageConfig},
 };
 
 use self::{
@@ -131,13 +131,14 @@ impl<I: Io> Shard<I> {
         config: ShardConfig,
         control: Rc<dyn ControlPlane>,
         peers: Vec<Peer<<I as Net>::Detached>>,
+        replay: Arc<Replay>,
     ) -> Rc<Self> {
         assert_eq!(
             peers.len(),
             config.shard_count as usize,
             "a way to reach every shard"
         );
-        let storage = ShardStorage::new(io.clone(), config.storage.clone());
+        let storage = ShardStorage::new(io.clone(), config.storage.clone(), replay);
         let image = RefCell::new(control.image());
         let started = io.now();
         Rc::new(Self {
@@ -167,11 +168,14 @@ impl<I: Io> Shard<I> {
         })
     }
 
-    /// Opens the partitions that the metadata gives this shard.
-    pub async fn load(self: &Rc<Self>) {
+    /// Opens the partitions that the metadata gives this shard. False if one of them could not take what
+    /// the journals of the last process hold of it: their files must stay.
+    pub async fn load(self: &Rc<Self>) -> bool {
+        self.storage.start().await;
         self.take_image(true);
         self.loaded.wait_until(|| self.loading.get() == 0).await;
         self.measure_disk().await;
+        self.storage.replayed()
     }
 
     async fn listen(self: &Rc<Self>, address: SocketAddr) -> io::Result<SocketAddr> {

@@ -176,6 +176,8 @@ impl<I: Io> Shard<I> {
             .find(|it| it.next_offset > status.log_start_offset);
         if let Some(oldest) = oldest {
             status.oldest_append_ms = oldest.first_append_ms;
+        } else if let Some(since_ms) = stats.unplaced_since_ms {
+            status.oldest_append_ms = since_ms;
         }
         status.segments = u32::try_from(stats.segments.len()).unwrap_or(u32::MAX);
         status

@@ -8,6 +8,7 @@
 //! open -> Sealed -> Writing -> Written -> Flushing -> Durable -> gone
 //! ```
 
+mod journaling;
 mod steps;
 #[cfg(test)]
 mod tests;
@@ -77,6 +78,69 @@ pub(super) struct TailChunk<B> {
     payload_size: usize,
     /// Bytes on disk.
     disk_size: usize,
+    journaled: Journaled,
+}
+
+/// How much of a chunk, from its start, is in the journal.
+#[derive(Clone, Copy, Debug)]
+struct Journaled {
+    /// Bytes of batches that were handed to frames, and the offset after them.
+    handed_size: usize,
+    handed_next: Offset,
+    /// The same of what frames that are durable hold.
+    durable_size: usize,
+    durable_next: Offset,
+    /// The first frame that holds some of it.
+    frame: Option<u64>,
+    /// All of it goes into the journal once more.
+    again: bool,
+    /// The frame that holds all of it once more, and is not durable yet.
+    replacement: Option<u64>,
+}
+
+impl Journaled {
+    fn nothing(base: Offset) -> Self {
+        Self {
+            handed_size: 0,
+            handed_next: base,
+            durable_size: 0,
+            durable_next: base,
+            frame: None,
+            again: false,
+            replacement: None,
+        }
+    }
+}
+
+/// Batches on their way into the journal.
+pub(super) struct Entry<'a> {
+    /// Number of the chunk they belong to.
+    pub chunk: u64,
+    /// What the entry says about itself.
+    pub header: ChunkHeader,
+    pub payload: &'a [u8],
+    /// Bytes of the chunk, from its start, that are in the journal once this is.
+    pub through_size: usize,
+}
+
+/// Which way an open chunk goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// To the segment, at once.
+    Direct,
+    /// To the journal; to the segment when there is enough of it.
+    Journal,
+}
+
+/// Which chunks that were written want a flush of their segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FlushNeed {
+    /// None: a buffered log, not due.
+    Nothing,
+    /// Those that the journal does not cover.
+    Acknowledgement,
+    /// All.
+    Everything,
 }
 
 struct OpenChunk<B> {
@@ -88,6 +152,35 @@ struct OpenChunk<B> {
     append_time_ms: i64,
     max_timestamp_ms: i64,
     batch_count: u32,
+    /// The life of the log that its offsets belong to.
+    incarnation: u64,
+    journaled: Journaled,
+    /// Of what was appended since the last hand-over to the journal.
+    pending: Pending,
+}
+
+/// What the next journal entry says about its batches.
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    max_timestamp_ms: i64,
+    batch_count: u32,
+    append_time_ms: i64,
+}
+
+impl Pending {
+    const NOTHING: Self = Self {
+        max_timestamp_ms: i64::MIN,
+        batch_count: 0,
+        append_time_ms: 0,
+    };
+
+    fn add(&mut self, append: &Append<'_>) {
+        if self.batch_count == 0 {
+            self.append_time_ms = append.now_ms;
+        }
+        self.max_timestamp_ms = self.max_timestamp_ms.max(append.max_timestamp_ms);
+        self.batch_count += append.batch_count;
+    }
 }
 
 impl<B: Buffer> OpenChunk<B> {
@@ -145,6 +238,8 @@ pub(super) struct Append<'a> {
     pub max_timestamp_ms: i64,
     pub batch_count: u32,
     pub now_ms: i64,
+    /// The life that the offsets belong to, if it is not the present one.
+    pub incarnation: Option<u64>,
 }
 
 /// What is durable now that was not before.
@@ -162,6 +257,8 @@ pub(super) struct Appender<B> {
     pub incarnation: u64,
     log_end: Offset,
     durable: Position,
+    /// Everything below is durable, in the segments or in the journal.
+    acknowledged: Offset,
     open: Option<OpenChunk<B>>,
     chunks: VecDeque<TailChunk<B>>,
     /// Number of the first one in `chunks`.
@@ -203,6 +300,7 @@ impl<B: Buffer> Appender<B> {
             incarnation,
             log_end: durable.next,
             durable,
+            acknowledged: durable.next,
             open: None,
             chunks: VecDeque::new(),
             front: 0,
@@ -223,9 +321,14 @@ impl<B: Buffer> Appender<B> {
         self.log_end
     }
 
-    /// Everything below is durable, and this is where it ends.
+    /// Everything below is durable in segments, and this is where it ends there.
     pub fn durable(&self) -> Position {
         self.durable
+    }
+
+    /// Everything below is durable, in segments or in the journal.
+    pub fn acknowledged(&self) -> Offset {
+        self.acknowledged
     }
 
     /// The segment that is appended to.
@@ -240,8 +343,10 @@ impl<B: Buffer> Appender<B> {
 
     /// Bytes of batches not durable yet.
     pub fn unflushed(&self) -> usize {
-        let open = self.open.as_ref().map_or(0, |open| open.size);
-        let chunks = self.chunks.iter().map(|chunk| chunk.payload_size);
+        let open = self.open.as_ref();
+        let open = open.map_or(0, |open| open.size - open.journaled.durable_size);
+        let chunks = self.chunks.iter();
+        let chunks = chunks.map(|chunk| chunk.payload_size - chunk.journaled.durable_size);
         open + chunks.sum::<usize>()
     }
 
@@ -257,9 +362,11 @@ impl<B: Buffer> Appender<B> {
         assert!(append.first < append.next && append.batch_count > 0);
         debug_assert!(run::batches_fill(append.batches, append.first, append.next));
         let size = append.batches.len();
+        let incarnation = append.incarnation.unwrap_or(self.incarnation);
         let joins = |open: &OpenChunk<B>| {
             let together = CHUNK_HEADER_SIZE + open.size + size;
-            open.epoch == append.epoch && together <= MAX_CHUNK_SIZE
+            let same = (open.epoch, open.incarnation) == (append.epoch, incarnation);
+            same && together <= MAX_CHUNK_SIZE
         };
         if self.open.as_ref().is_some_and(|open| !joins(open)) {
             self.seal_open();
@@ -277,6 +384,9 @@ impl<B: Buffer> Appender<B> {
             append_time_ms: append.now_ms,
             max_timestamp_ms: i64::MIN,
             batch_count: 0,
+            incarnation,
+            journaled: Journaled::nothing(append.first),
+            pending: Pending::NOTHING,
         });
         let at = CHUNK_HEADER_SIZE + open.size;
         open.buffer.bytes_mut()[at..at + size].copy_from_slice(append.batches);
@@ -284,6 +394,7 @@ impl<B: Buffer> Appender<B> {
         open.next = append.next;
         open.max_timestamp_ms = open.max_timestamp_ms.max(append.max_timestamp_ms);
         open.batch_count += append.batch_count;
+        open.pending.add(append);
         self.log_end = append.next;
     }
 
@@ -296,10 +407,10 @@ impl<B: Buffer> Appender<B> {
             payload_size: u32::try_from(open.size).expect("a chunk is below 4 GiB"),
             id: self.id,
             epoch: open.epoch,
-            incarnation: self.incarnation,
+            incarnation: open.incarnation,
             base: open.base,
             next: open.next,
-            flushed: self.durable.next,
+            flushed: self.acknowledged.min(open.base),
             append_time_ms: open.append_time_ms,
             max_timestamp_ms: open.max_timestamp_ms,
             batch_count: open.batch_count,
@@ -316,7 +427,7 @@ impl<B: Buffer> Appender<B> {
             smaller.bytes_mut().copy_from_slice(&buffer.bytes()[..used]);
             buffer = smaller;
         }
-        self.push(header, buffer);
+        self.push(header, buffer, open.journaled);
         true
     }
 
@@ -352,18 +463,18 @@ impl<B: Buffer> Appender<B> {
             flags: 0,
         };
         let buffer = (self.make)(align_up(CHUNK_HEADER_SIZE));
-        self.push(header, buffer);
+        self.push(header, buffer, Journaled::nothing(self.log_end));
         true
     }
 
-    fn push(&mut self, header: ChunkHeader, mut buffer: B) {
+    fn push(&mut self, header: ChunkHeader, mut buffer: B, journaled: Journaled) {
         let end = CHUNK_HEADER_SIZE + header.payload_size as usize;
         let disk_size = header.disk_size();
         buffer.shorten(disk_size);
         let bytes = buffer.bytes_mut();
         header.seal(&mut bytes[..end]);
         bytes[end..].fill(0);
-        self.marked = self.marked.max(header.flushed);
+        self.marked = self.marked.max(header.flushed.min(self.durable.next));
         self.chunks.push_back(TailChunk {
             stage: Stage::Sealed,
             place: None,
@@ -376,15 +487,17 @@ impl<B: Buffer> Appender<B> {
             )),
             payload_size: header.payload_size as usize,
             disk_size,
+            journaled,
         });
     }
 
-    /// The chunk that holds `offset`, if it is not known to be durable yet; an open chunk is sealed
-    /// for it.
-    pub fn find(&mut self, offset: Offset) -> Option<Rc<Run<B>>> {
-        if self.open.as_ref().is_some_and(|open| open.base <= offset) {
-            self.seal_open();
-        }
+    /// The open chunk holds `offset`: it must be sealed before it can be read.
+    pub fn is_open_at(&self, offset: Offset) -> bool {
+        self.open.as_ref().is_some_and(|open| open.base <= offset)
+    }
+
+    /// The chunk that holds `offset`, if it is not known to be durable in a segment yet.
+    pub fn find(&self, offset: Offset) -> Option<Rc<Run<B>>> {
         let at = self.chunks.partition_point(|chunk| chunk.next <= offset);
         let chunk = self.chunks.get(at)?;
         (chunk.base <= offset && offset < chunk.next).then(|| Rc::clone(&chunk.run))
@@ -420,6 +533,7 @@ impl<B: Buffer> Appender<B> {
         self.incarnation = incarnation;
         self.log_end = durable.next;
         self.durable = durable;
+        self.acknowledged = durable.next;
         self.marked = self.marked.min(durable.next);
         self.boundaries.clear();
         self.tail = tail;

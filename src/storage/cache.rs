@@ -75,11 +75,23 @@ impl<B: Buffer> Cache<B> {
     ///
     /// The cache grows to its budget by a part of what passes through it. Memory that is used again costs
     /// nothing; memory from the system costs more than all else that is done for a chunk.
-    pub fn insert(&mut self, log: LogKey, run: Rc<Run<B>>) {
+    ///
+    /// `size` is what of its buffer is the run's: a frame of the journal holds runs of many logs.
+    pub fn insert(&mut self, log: LogKey, run: Rc<Run<B>>, size: usize) {
         let key = (log, run.base());
-        self.remove(key);
+        let mut below = self.runs.range((log, Offset(i64::MIN))..=key);
+        if below
+            .next_back()
+            .is_some_and(|(_, held)| held.run.next() > run.next())
+        {
+            return;
+        }
+        let covered = self.runs.range(key..(log, run.next()));
+        let covered: Vec<Key> = covered.map(|(key, _)| *key).collect();
+        for key in covered {
+            self.remove(key);
+        }
         self.clock += 1;
-        let size = run.buffer.bytes().len();
         self.size += size;
         self.allowed = self.budget.min(self.allowed + size / CACHE_GROWTH);
         self.by_use.insert(self.clock, key);
@@ -153,10 +165,10 @@ mod tests {
     #[test]
     fn the_least_recently_used_goes_first() {
         let mut cache = Cache::new(200);
-        cache.insert(1, run(0, 10, 100));
-        cache.insert(1, run(10, 20, 100));
+        cache.insert(1, run(0, 10, 100), 100);
+        cache.insert(1, run(10, 20, 100), 100);
         assert!(cache.find(1, Offset(5)).is_some());
-        cache.insert(1, run(20, 30, 100));
+        cache.insert(1, run(20, 30, 100), 100);
         assert!(cache.find(1, Offset(5)).is_some());
         assert!(cache.find(1, Offset(15)).is_none());
         assert!(cache.find(1, Offset(20)).is_some());
@@ -168,9 +180,9 @@ mod tests {
     #[test]
     fn a_truncation_forgets_what_reaches_beyond() {
         let mut cache = Cache::new(1000);
-        cache.insert(1, run(0, 10, 100));
-        cache.insert(1, run(10, 20, 100));
-        cache.insert(2, run(0, 20, 100));
+        cache.insert(1, run(0, 10, 100), 100);
+        cache.insert(1, run(10, 20, 100), 100);
+        cache.insert(2, run(0, 20, 100), 100);
         cache.forget(1, Offset(15));
         assert!(cache.find(1, Offset(0)).is_some());
         assert!(cache.find(1, Offset(10)).is_none());

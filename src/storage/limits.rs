@@ -33,6 +33,20 @@ pub const FIRST_READ_SIZE: usize = 1 << 20;
 pub const MAX_READ_SIZE: usize = 4 << 20;
 /// Bytes after which a read returns what it has rather than wait for the disk again.
 pub const ENOUGH_TO_RETURN: usize = 1 << 20;
+/// Appended bytes from which on a log writes to its segment at once, instead of to the journal.
+pub const DIRECT_SIZE: usize = 32 << 10;
+/// Size at which what is in the journal is written to its segment as well, in bytes.
+pub const WRITE_BEHIND_SIZE: usize = 64 << 10;
+/// What is not larger is put into the journal again rather than flushed to its segment, in bytes.
+pub const REJOURNAL_SIZE: usize = 16 << 10;
+/// Largest frame of a journal, padding included, in bytes, unless one entry alone is larger.
+pub const MAX_FRAME_SIZE: usize = 1 << 20;
+/// Size of each file of a journal's ring, in bytes.
+pub const JOURNAL_FILE_SIZE: u64 = 16 << 20;
+/// Largest size of a journal, all files together, in bytes.
+pub const MAX_JOURNAL_SIZE: u64 = 512 << 20;
+/// Time between two attempts to make a file for the journal when it was refused, in milliseconds.
+pub const JOURNAL_RETRY_MS: u64 = 5_000;
 /// What a cache may hold at first, in bytes.
 pub const CACHE_START: usize = 256 << 20;
 /// One byte in so many that pass through a cache lets it grow by one.

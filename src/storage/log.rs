@@ -10,12 +10,13 @@ use std::{
 use millstream_protocol::{LeaderEpoch, Offset, TopicPartition};
 
 use super::{
-    Damage, LogError, LogListener, LogOptions, LogStats, ReadError, Recovered, RecoveryObserver,
-    ShardStorage, Slice,
+    Damage, Durability, LogError, LogListener, LogOptions, LogStats, ReadError, Recovered,
+    RecoveryObserver, ShardStorage, Slice,
     appender::{Append, Appender},
     cache::LogKey,
     format::{checkpoint::PositionV1, names},
     incarnations::Incarnations,
+    journal::ReplayedEntry,
     limits::MAX_PAYLOAD_SIZE,
     reader::Reading,
     segments::Segments,
@@ -68,6 +69,8 @@ pub(super) struct State<B> {
     pub flush_due: bool,
     pub flush_through: Offset,
     pub flush_timer: bool,
+    /// On the journal's list.
+    pub in_journal_queue: bool,
     pub seal_timer: bool,
     pub last_append: Monotonic,
     pub appended_since_checkpoint: u64,
@@ -95,7 +98,8 @@ impl<I: Io> Log<I> {
         observer: &mut dyn RecoveryObserver,
     ) -> Result<(Rc<Self>, Recovered), LogError> {
         let dir = names::partition_dir(&storage.config.data_dir, id);
-        let found = super::recovery::recover(storage, id, &dir, observer).await?;
+        let mut found = super::recovery::recover(storage, id, &dir, observer).await?;
+        let replayed = std::mem::take(&mut found.replayed);
         let recovered = found.recovered.clone();
         let log = Rc::new_cyclic(|this| Self {
             this: this.clone(),
@@ -112,6 +116,9 @@ impl<I: Io> Log<I> {
         });
         // A recovered end gets its mark, and rolled segments what was left undone.
         log.schedule();
+        if !replayed.is_empty() {
+            log.take_replayed(replayed).await?;
+        }
         Ok((log, recovered))
     }
 
@@ -142,6 +149,7 @@ impl<I: Io> Log<I> {
             max_timestamp_ms,
             batch_count,
             now_ms: io.wall_ms(),
+            incarnation: None,
         };
         {
             let state = &mut *self.state.borrow_mut();
@@ -281,10 +289,10 @@ impl<I: Io> Log<I> {
         self.state.borrow().appender.log_end()
     }
 
-    /// Everything below is on stable storage.
+    /// Everything below is on stable storage, in segments or in the journal.
     #[must_use]
     pub fn durable_end(&self) -> Offset {
-        self.state.borrow().appender.durable().next
+        self.state.borrow().appender.acknowledged()
     }
 
     /// What the log takes up.
@@ -292,17 +300,64 @@ impl<I: Io> Log<I> {
     pub fn stats(&self) -> LogStats {
         let state = self.state.borrow();
         let segments = state.segments.0.values();
+        let (unplaced, unplaced_since_ms) = state.appender.unplaced();
+        let unplaced = unplaced as u64;
+        let placed: u64 = segments.clone().map(|segment| segment.end).sum();
+        let allocated: u64 = segments.clone().map(|segment| segment.file_size).sum();
         LogStats {
-            logical_bytes: segments.clone().map(|segment| segment.end).sum(),
-            physical_bytes: segments.clone().map(|segment| segment.file_size).sum(),
+            logical_bytes: placed + unplaced,
+            physical_bytes: allocated + unplaced,
+            unplaced_since_ms,
             segments: segments.map(super::segments::Segment::stats).collect(),
             // What failed is not waiting any more.
             unflushed_bytes: match state.failed {
                 Some(_) => 0,
                 None => state.appender.unflushed(),
             },
-            durable_end: state.appender.durable().next,
+            durable_end: state.appender.acknowledged(),
         }
+    }
+
+    /// Takes in what only the journals of the last process hold, and makes it durable here.
+    async fn take_replayed(&self, entries: Vec<ReplayedEntry>) -> Result<(), LogError> {
+        let mut size = 0;
+        let flushed = {
+            let state = &mut *self.state.borrow_mut();
+            for entry in &entries {
+                let header = &entry.header;
+                state.appender.append(&Append {
+                    batches: &entry.batches,
+                    first: entry.first,
+                    next: entry.next,
+                    epoch: header.epoch,
+                    max_timestamp_ms: header.max_timestamp_ms,
+                    batch_count: entry.batch_count,
+                    now_ms: header.append_time_ms,
+                    incarnation: Some(header.incarnation),
+                });
+                size += entry.batches.len();
+            }
+            state.clean = false;
+            state.appended_since_checkpoint += size as u64;
+            state.options.durability == Durability::Flushed
+        };
+        self.storage.take_room(size);
+        self.schedule();
+        let end = self.log_end();
+        let durable = if flushed {
+            until(&self.changed, || {
+                let state = self.state.borrow();
+                let durable = state.appender.acknowledged() >= end;
+                durable.then_some(Ok(())).or_else(|| state.stuck().map(Err))
+            })
+            .await
+        } else {
+            self.flush_through(end).await
+        };
+        if durable.is_err() {
+            self.storage.keep_replay();
+        }
+        durable
     }
 
     pub(super) fn this(&self) -> Rc<Self> {

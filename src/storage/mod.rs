@@ -5,8 +5,10 @@
 //! `docs/format/`. The life of an append:
 //!
 //! ```text
-//! Log::append -> open chunk (memory) -> sealed -> write at the end of the segment -> sync_data
-//!             -> durable end moves over the contiguous prefix -> LogListener::persisted
+//! Log::append -> open chunk (memory)
+//!   little: -> frame of the journal, with other logs' -> sync_data -> LogListener::persisted
+//!                                     ... -> sealed -> write to the segment -> flush, when needed
+//!   much:   -> sealed -> write to the segment -> sync_data -> LogListener::persisted
 //! ```
 //!
 //! Everything here runs on one thread. No borrow of a log's state crosses an await, and every
@@ -24,6 +26,7 @@ mod files;
 mod format;
 mod incarnations;
 mod index_files;
+mod journal;
 mod listener;
 mod log;
 mod options;
@@ -39,6 +42,7 @@ mod whole_file;
 mod writer;
 
 pub use error::{LogError, ReadError};
+pub use journal::Replay;
 pub use listener::{LogListener, RecoveryObserver, SnapshotRejected};
 pub use log::Log;
 pub use options::{

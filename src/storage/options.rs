@@ -17,6 +17,10 @@ pub struct StorageConfig {
     pub unflushed_limit: usize,
     /// Segment files that may be open at once, beyond those being written.
     pub open_files: usize,
+    /// Size of each file of the journal, in bytes.
+    pub journal_file_size: u64,
+    /// Size up to which the journal may grow, in bytes; no less than two files.
+    pub journal_size_max: u64,
 }
 
 /// What a recovery believes only after a check. Off only in tests that show what each check is for.
@@ -120,6 +124,8 @@ pub struct LogStats {
     pub logical_bytes: u64,
     /// Bytes its files take on disk, space allocated ahead included.
     pub physical_bytes: u64,
+    /// When the oldest record was appended that is in no segment yet.
+    pub unplaced_since_ms: Option<i64>,
     /// Its segments, oldest first; the last one is appended to.
     pub segments: Vec<SegmentStats>,
     /// Appended bytes that no flush covers yet.
@@ -137,8 +143,12 @@ pub struct StorageCounters {
     pub chunks_written: u64,
     /// Bytes written to segments, headers and padding included.
     pub written_bytes: u64,
-    /// Flushes done.
+    /// Flushes done, of segments and of the journal.
     pub flushes: u64,
+    /// Frames written to the journal.
+    pub frames_written: u64,
+    /// Bytes written to the journal, headers and padding included.
+    pub journal_bytes: u64,
     /// Reads answered without the disk.
     pub cache_hits: u64,
     /// Reads that went to the disk.

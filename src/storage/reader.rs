@@ -108,13 +108,15 @@ impl<I: Io> Log<I> {
 
     /// The run that holds `offset`, if no disk is needed for it.
     fn find_in_memory(&self, offset: Offset) -> Option<Rc<Run<<I as Disk>::Buffer>>> {
-        let tail = self.state.borrow_mut().appender.find(offset);
-        if tail.is_some() {
-            // An open chunk was sealed for this reader perhaps, and can be written.
-            self.schedule();
-            return tail;
+        let tail = self.state.borrow().appender.find(offset);
+        let found = tail.or_else(|| self.storage.cache.borrow_mut().find(self.key, offset));
+        if found.is_some() || !self.state.borrow().appender.is_open_at(offset) {
+            return found;
         }
-        self.storage.cache.borrow_mut().find(self.key, offset)
+        // What the journal made durable is in the cache; it was pushed out, and is needed again.
+        self.state.borrow_mut().appender.seal_open();
+        self.schedule();
+        self.state.borrow().appender.find(offset)
     }
 
     /// Reads the run that holds `at` from disk. `None` if another reader did: look again.
@@ -249,7 +251,7 @@ impl<I: Io> Log<I> {
 
     /// What lies beyond is in memory already, or may still change.
     fn keep_below(&self, at: Offset) -> Offset {
-        let durable = self.durable_end();
+        let durable = self.state.borrow().appender.durable().next;
         let after = Offset(at.0 + 1);
         let cached = self.storage.cache.borrow().next_base(self.key, after);
         cached
@@ -272,7 +274,7 @@ impl<I: Io> Log<I> {
             reading.streams.push(stream);
         });
         let mut cache = self.storage.cache.borrow_mut();
-        cache.insert(self.key, Rc::clone(run));
+        cache.insert(self.key, Rc::clone(run), run.buffer.bytes().len());
     }
 
     /// Bytes from `position` to the end of the segment, in whole blocks, at least one.
@@ -325,7 +327,8 @@ impl<I: Io> Log<I> {
             return;
         }
         let next = run.next();
-        if next >= self.durable_end() || self.find_in_memory(next).is_some() {
+        let durable = self.state.borrow().appender.durable().next;
+        if next >= durable || self.find_in_memory(next).is_some() {
             return;
         }
         let this = self.this();

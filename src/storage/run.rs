@@ -198,6 +198,15 @@ impl<B: Buffer> Run<B> {
         }
     }
 
+    /// One chunk of a buffer that holds others as well.
+    pub fn shared(buffer: Rc<B>, chunk: ChunkView) -> Self {
+        Self {
+            buffer,
+            chunks: vec![chunk],
+            read_ahead: Cell::new(false),
+        }
+    }
+
     /// Its first offset.
     pub fn base(&self) -> Offset {
         self.chunks[0].base

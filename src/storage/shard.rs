@@ -3,12 +3,14 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
+    sync::Arc,
 };
 
 use super::{
-    RecoveryChecks, StorageConfig, StorageCounters,
+    RecoveryChecks, Replay, StorageConfig, StorageCounters,
     cache::{Cache, LogKey},
     files::OpenFiles,
+    journal::{Journal, JournalConfig},
 };
 use crate::io::{Disk, Io, Signal};
 
@@ -19,33 +21,102 @@ pub struct ShardStorage<I: Io> {
     pub(super) checks: RecoveryChecks,
     pub(super) cache: RefCell<Cache<<I as Disk>::Buffer>>,
     pub(super) files: RefCell<OpenFiles<<I as Disk>::File>>,
-    counters: RefCell<StorageCounters>,
+    pub(super) journal: Rc<Journal<I>>,
+    /// What the journals of the last process hold, until every log is open.
+    pub(super) replay: RefCell<Arc<Replay>>,
+    keep_replay: Cell<bool>,
+    counters: Rc<RefCell<StorageCounters>>,
     unflushed: Cell<usize>,
     freed: Signal,
     next_key: Cell<LogKey>,
 }
 
 impl<I: Io> ShardStorage<I> {
-    /// Storage in `config.data_dir`.
+    /// Storage in `config.data_dir`; `replay` is what the journals there hold.
     #[must_use]
-    pub fn new(io: I, config: StorageConfig) -> Rc<Self> {
-        Self::with_checks(io, config, RecoveryChecks::default())
+    pub fn new(io: I, config: StorageConfig, replay: Arc<Replay>) -> Rc<Self> {
+        Self::with_checks(io, config, replay, RecoveryChecks::default())
     }
 
     /// The same with some checks left out: see [`RecoveryChecks`].
     #[must_use]
-    pub fn with_checks(io: I, config: StorageConfig, checks: RecoveryChecks) -> Rc<Self> {
+    pub fn with_checks(
+        io: I,
+        config: StorageConfig,
+        replay: Arc<Replay>,
+        checks: RecoveryChecks,
+    ) -> Rc<Self> {
+        let counters = Rc::new(RefCell::new(StorageCounters::default()));
+        let files = config.journal_size_max / config.journal_file_size;
+        let journal = JournalConfig {
+            data_dir: config.data_dir.clone(),
+            file_size: config.journal_file_size,
+            file_count_max: usize::try_from(files).unwrap_or(usize::MAX).max(2),
+        };
         Rc::new(Self {
+            journal: Journal::new(io.clone(), journal, &replay, Rc::clone(&counters)),
+            replay: RefCell::new(replay),
+            keep_replay: Cell::new(false),
             io,
             checks,
             cache: RefCell::new(Cache::new(config.cache_size)),
             files: RefCell::new(OpenFiles::new(config.open_files)),
             config,
-            counters: RefCell::new(StorageCounters::default()),
+            counters,
             unflushed: Cell::new(0),
             freed: Signal::default(),
             next_key: Cell::new(0),
         })
+    }
+
+    /// Starts the journal. If there is much to replay it is waited for, since the logs that open will
+    /// want it.
+    pub async fn start(&self) {
+        self.journal.start();
+        if !self.replay.borrow().is_empty() {
+            self.journal_started().await;
+        }
+    }
+
+    /// Waits until the journal takes appends, or its first file could not be made.
+    pub async fn journal_started(&self) {
+        self.journal.started().await;
+    }
+
+    /// Every log is open: what was to be replayed is in their hands. False if some log could not take
+    /// its part, so that the files must stay.
+    pub fn replayed(&self) -> bool {
+        *self.replay.borrow_mut() = Arc::default();
+        !self.keep_replay.get()
+    }
+
+    /// The same, for storage that is alone in its directory: the files that were replayed go.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn finish_replay(&self) -> std::io::Result<()> {
+        let replay = Arc::clone(&self.replay.borrow());
+        if self.replayed() {
+            replay.remove(&self.io, &self.config.data_dir).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn keep_replay(&self) {
+        self.keep_replay.set(true);
+    }
+
+    /// Every log is closed: nothing needs the journal any more. After a failure its files stay.
+    ///
+    /// # Errors
+    /// The disk's; what is left is read at the next start.
+    pub async fn close(&self, all_closed: bool) -> std::io::Result<()> {
+        if all_closed {
+            self.journal.remove().await
+        } else {
+            self.journal.stop();
+            Ok(())
+        }
     }
 
     /// Waits until appended bytes that wait for their flush are below the limit. Call it before

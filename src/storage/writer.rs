@@ -7,12 +7,13 @@ use millstream_protocol::Offset;
 
 use super::{
     Durability, Log, LogError,
-    appender::Step,
+    appender::{FlushNeed, Lane, Step},
     format::names,
     limits::{
         BUFFERED_FLUSH_MS, CHECKPOINT_INTERVAL, DESCRIPTOR_ATTEMPTS, DESCRIPTOR_RETRY_MS,
-        SEAL_AFTER_MS,
+        DIRECT_SIZE, SEAL_AFTER_MS,
     },
+    log::State,
     preparation::lacks_descriptors,
     run::Run,
     wait::until,
@@ -37,6 +38,7 @@ impl<I: Io> Log<I> {
         while let Some(step) = self.next_step() {
             self.start(step);
         }
+        self.enter_journal();
         self.start_timers();
         self.finish_rolled();
         self.notify();
@@ -50,12 +52,20 @@ impl<I: Io> Log<I> {
         if state.failed.is_some() || state.damage.is_some() || given_up {
             return None;
         }
-        let durable = state.appender.durable().next;
-        let flush = state.options.durability == Durability::Flushed
-            || state.flush_due
-            || durable < state.flush_through;
+        let lane = self.lane(state);
+        if lane == Lane::Direct && state.appender.leaves_journal() {
+            state.flush_through = state.appender.log_end();
+        }
+        let behind = state.appender.durable().next < state.flush_through;
+        let need = match state.options.durability {
+            _ if behind || state.flush_due => FlushNeed::Everything,
+            Durability::Flushed => FlushNeed::Acknowledgement,
+            Durability::Buffered => FlushNeed::Nothing,
+        };
         let now_ms = self.storage.io.wall_ms();
-        let step = state.appender.next_step(&state.options, now_ms, flush)?;
+        let step = state
+            .appender
+            .next_step(&state.options, now_ms, lane, need)?;
         for placed in state.appender.take_placed() {
             state.segments.placed(&placed);
         }
@@ -63,6 +73,34 @@ impl<I: Io> Log<I> {
             state.flush_due = false;
         }
         Some(step)
+    }
+
+    /// Which way what was appended goes now.
+    fn lane(&self, state: &State<<I as Disk>::Buffer>) -> Lane {
+        let flushed = state.options.durability == Durability::Flushed;
+        let little = state.appender.pending_size() < DIRECT_SIZE;
+        if flushed && little && self.storage.journal.is_ready() {
+            Lane::Journal
+        } else {
+            Lane::Direct
+        }
+    }
+
+    /// Puts the log on the journal's list if it has something for it.
+    fn enter_journal(&self) {
+        let enters = {
+            let state = &mut *self.state.borrow_mut();
+            let stopped = state.failed.is_some() || state.damage.is_some();
+            let enters = !stopped
+                && !state.in_journal_queue
+                && state.appender.wants_journal()
+                && self.lane(state) == Lane::Journal;
+            state.in_journal_queue |= enters;
+            enters
+        };
+        if enters {
+            self.storage.journal.enqueue(self.this());
+        }
     }
 
     fn start(&self, step: Step<<I as Disk>::Buffer>) {
@@ -97,8 +135,9 @@ impl<I: Io> Log<I> {
         run: Rc<Run<<I as Disk>::Buffer>>,
     ) {
         if run.next() > run.base() {
+            let size = run.buffer.bytes().len();
             let mut cache = self.storage.cache.borrow_mut();
-            cache.insert(self.key, Rc::clone(&run));
+            cache.insert(self.key, Rc::clone(&run), size);
         }
         let buffer = Rc::clone(&run.buffer);
         let size = buffer.bytes().len() as u64;
@@ -136,6 +175,7 @@ impl<I: Io> Log<I> {
         }
         let progress = self.state.borrow_mut().appender.flushed();
         self.storage.free_room(progress.payload_size);
+        self.storage.journal.notify();
         self.pump();
     }
 
@@ -208,7 +248,7 @@ impl<I: Io> Log<I> {
         let (persisted, wanted) = {
             let state = &mut *self.state.borrow_mut();
             let end = match state.options.durability {
-                Durability::Flushed => state.appender.durable().next,
+                Durability::Flushed => state.appender.acknowledged(),
                 Durability::Buffered if state.failed.is_none() => state.appender.log_end(),
                 Durability::Buffered => state.persisted,
             };

@@ -8,6 +8,7 @@
 
 #[path = "../support/broker.rs"]
 mod broker;
+mod journal_cuts;
 mod kill;
 mod log_cuts;
 mod log_damage;

@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
+    sync::Arc,
 };
 
 use millstream::{
@@ -12,7 +13,7 @@ use millstream::{
     },
     storage::{
         Log, LogError, LogListener, LogOptions, ReadError, Recovered, RecoveryChecks,
-        RecoveryObserver, ShardStorage, SnapshotRejected, StorageConfig,
+        RecoveryObserver, Replay, ShardStorage, SnapshotRejected, StorageConfig,
     },
 };
 use millstream_protocol::{
@@ -240,14 +241,36 @@ pub fn id() -> TopicPartition {
     }
 }
 
-pub fn storage(io: &SimIo) -> Rc<ShardStorage<SimIo>> {
-    let config = StorageConfig {
+fn config() -> StorageConfig {
+    StorageConfig {
         data_dir: "/data".into(),
         cache_size: 64 << 10,
         unflushed_limit: 16 << 20,
         open_files: 2,
-    };
-    ShardStorage::with_checks(io.clone(), config, CHECKS.get())
+        // Small, so that files are used again.
+        journal_file_size: 96 << 10,
+        journal_size_max: (3 * 96) << 10,
+    }
+}
+
+/// Storage that has no journal: every append goes to its segment.
+pub fn storage(io: &SimIo) -> Rc<ShardStorage<SimIo>> {
+    ShardStorage::with_checks(io.clone(), config(), Arc::default(), CHECKS.get())
+}
+
+/// Storage with what the last journal holds, and one of its own if asked for.
+pub async fn storage_with_journal(
+    io: &SimIo,
+    journal: bool,
+) -> Result<Rc<ShardStorage<SimIo>>, LogError> {
+    let config = config();
+    let replay = Replay::read(io, &config.data_dir).await?;
+    let storage = ShardStorage::with_checks(io.clone(), config, replay, CHECKS.get());
+    if journal {
+        storage.start().await;
+        storage.journal_started().await;
+    }
+    Ok(storage)
 }
 
 thread_local! {
@@ -302,12 +325,21 @@ pub async fn try_open(
     let mut seen = Seen::default();
     let listener: Rc<dyn LogListener> = Rc::new(listener.clone());
     let opened = Log::open(storage, id(), options, listener, &mut seen).await;
-    opened.map(|(log, recovered)| (log, recovered, seen))
+    let opened = opened.map(|(log, recovered)| (log, recovered, seen))?;
+    let removed = storage.finish_replay().await;
+    removed.map_err(|error| LogError::Io {
+        operation: "removing",
+        path: "/data/journal".into(),
+        error: Arc::new(error),
+    })?;
+    Ok(opened)
 }
 
 /// Opens the log on `io` and reads all of it.
 pub async fn recover(io: SimIo) -> Found {
-    let (log, mut recovered, seen) = open(&storage(&io), options(), &Shared::default()).await;
+    let storage = storage_with_journal(&io, true).await;
+    let storage = storage.expect("the journal can be read");
+    let (log, mut recovered, seen) = open(&storage, options(), &Shared::default()).await;
     let read = read_all(&log, recovered.log_start, recovered.log_end).await;
     let bytes = read.expect("what was recovered can be read");
     // What was done is told once.

@@ -4,11 +4,11 @@ use std::rc::Rc;
 
 use millstream::{
     io::{Clock, Monotonic, Random, sim::SimIo},
-    storage::{Durability, Log, LogError, LogOptions},
+    storage::{Durability, Log, LogError, LogOptions, ShardStorage},
 };
 use millstream_protocol::{LeaderEpoch, Offset};
 
-use crate::oracle::{Shared, append, batch, options, snapshot, storage, try_open};
+use crate::oracle::{Shared, append, batch, options, snapshot, storage_with_journal, try_open};
 
 /// What the user does.
 #[derive(Clone, Debug)]
@@ -22,13 +22,21 @@ pub struct Workload {
 }
 
 impl Workload {
+    /// Two of three lives have a journal; what it holds is there for the others too.
+    async fn storage(&self, io: &SimIo) -> Result<Rc<ShardStorage<SimIo>>, LogError> {
+        storage_with_journal(io, self.seed % 3 != 2).await
+    }
+
     /// Does it all on `io`, telling the oracle.
     pub async fn run(self, io: SimIo, shared: Shared) {
         let options = LogOptions {
             durability: self.durability,
             ..options()
         };
-        let Ok((mut log, recovered, _)) = try_open(&storage(&io), options, &shared).await else {
+        let Ok(storage) = self.storage(&io).await else {
+            return;
+        };
+        let Ok((mut log, recovered, _)) = try_open(&storage, options, &shared).await else {
             return;
         };
         {
@@ -83,7 +91,8 @@ impl Workload {
                     durability: self.durability,
                     ..options()
                 };
-                let (again, recovered, _) = try_open(&storage(io), options, shared).await?;
+                let storage = self.storage(io).await?;
+                let (again, recovered, _) = try_open(&storage, options, shared).await?;
                 assert_eq!(recovered.log_end, end, "a clean stop keeps all");
                 assert_eq!(recovered.report, None, "and needs nothing done");
                 *log = again;

@@ -12,7 +12,9 @@ use millstream::{
 use millstream_protocol::{LeaderEpoch, Offset};
 use proptest::prelude::*;
 
-use crate::oracle::{Batch, Shared, append, batch, disk, open, options, snapshot, storage};
+use crate::oracle::{
+    Batch, Shared, append, batch, disk, open, options, snapshot, storage_with_journal,
+};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -125,7 +127,8 @@ async fn read(log: &Log<SimIo>, model: &Model, from: Offset, up_to: Offset, max_
 }
 
 async fn run(io: SimIo, steps: Vec<Step>) {
-    let storage = storage(&io);
+    let storage = storage_with_journal(&io, true).await;
+    let storage = storage.expect("a disk that works");
     let shared = Shared::default();
     let mut model = Model::default();
     let (mut log, _, _) = open(&storage, options(), &shared).await;
@@ -204,7 +207,8 @@ async fn apply(
             log.close(snapshot(model.end()))
                 .await
                 .expect("a clean stop");
-            let storage = storage(io);
+            let storage = storage_with_journal(io, true).await;
+            let storage = storage.expect("a disk that works");
             let (again, recovered, _) = open(&storage, options(), shared).await;
             assert_eq!((recovered.damage, recovered.report), (None, None));
             *log = again;

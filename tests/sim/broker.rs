@@ -16,7 +16,7 @@ use millstream::{
     shard::{
         BrokerFacts, ControlMessage, Peer, Shard, ShardConfig, inboxes, metrics::ShardCounters,
     },
-    storage::StorageConfig,
+    storage::{Replay, StorageConfig},
 };
 use millstream_protocol::ShardId;
 
@@ -99,23 +99,39 @@ impl Broker {
             memory: (self.limits.memory * shard_count as usize) as u64,
             counters: (0..shard_count).map(|_| Arc::default()).collect(),
         });
-        let loaded = Rc::new(Cell::new(0));
+        // How many have loaded, and whether all took what the journals hold.
+        let loaded = Rc::new(Cell::new((0_usize, true)));
         let ended = Rc::new(Cell::new(0));
-        for (number, inbox) in (0..shard_count).zip(inboxes) {
-            let config = self.config(number, shard_count, &facts);
-            let plane = Rc::new(Plane(Rc::clone(&control)));
-            let shard = Shard::new(node.clone(), config, plane, peers.clone());
-            let (loaded, ended) = (Rc::clone(&loaded), Rc::clone(&ended));
-            node.spawn(TaskClass::Foreground, async move {
-                shard.load().await;
-                loaded.set(loaded.get() + 1);
-                shard.run(inbox).await;
-                ended.set(ended.get() + 1);
-            });
-        }
+        let configs = (0..shard_count).map(|number| self.config(number, shard_count, &facts));
+        let starts: Vec<_> = configs.zip(inboxes).collect();
         let ready = Rc::new(Cell::new(false));
-        let listening = listen(node.clone(), peers.clone(), loaded, Rc::clone(&ready));
-        node.spawn(TaskClass::Foreground, listening);
+        let (io, all, is_ready) = (node.clone(), peers.clone(), Rc::clone(&ready));
+        let shards_ended = Rc::clone(&ended);
+        node.spawn(TaskClass::Foreground, async move {
+            let replay = Replay::read(&io, "/data".as_ref()).await;
+            let replay = replay.expect("the journals can be read");
+            for (config, inbox) in starts {
+                let plane = Rc::new(Plane(Rc::clone(&control)));
+                let replay = Arc::clone(&replay);
+                let shard = Shard::new(io.clone(), config, plane, all.clone(), replay);
+                let (loaded, ended) = (Rc::clone(&loaded), Rc::clone(&shards_ended));
+                io.spawn(TaskClass::Foreground, async move {
+                    let taken = shard.load().await;
+                    let (count, all_taken) = loaded.get();
+                    loaded.set((count + 1, all_taken && taken));
+                    shard.run(inbox).await;
+                    ended.set(ended.get() + 1);
+                });
+            }
+            while loaded.get().0 < all.len() {
+                io.sleep(LOOK_EVERY).await;
+            }
+            if loaded.get().1 {
+                let removed = replay.remove(&io, "/data".as_ref()).await;
+                removed.expect("journals can be removed");
+            }
+            listen(io, all, is_ready).await;
+        });
         self.run = Some(Run {
             peers,
             facts,
@@ -134,6 +150,9 @@ impl Broker {
                 cache_size: self.limits.cache_size,
                 unflushed_limit: self.limits.unflushed_limit,
                 open_files: self.limits.open_files,
+                // Small, so that files are used again.
+                journal_file_size: 160 << 10,
+                journal_size_max: 640 << 10,
             },
             advertised: None,
             broker: Arc::clone(facts),
@@ -175,15 +194,7 @@ impl Broker {
     }
 }
 
-async fn listen(
-    io: SimIo,
-    peers: Vec<Peer<SimDetached>>,
-    loaded: Rc<Cell<u32>>,
-    ready: Rc<Cell<bool>>,
-) {
-    while (loaded.get() as usize) < peers.len() {
-        io.sleep(LOOK_EVERY).await;
-    }
+async fn listen(io: SimIo, peers: Vec<Peer<SimDetached>>, ready: Rc<Cell<bool>>) {
     for peer in &peers {
         let (send, listening) = mpsc::channel();
         let sent = peer

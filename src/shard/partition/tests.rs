@@ -17,8 +17,10 @@ async fn open(io: &SimIo) -> Rc<PartitionShell<SimIo>> {
         cache_size: 1 << 20,
         unflushed_limit: 1 << 20,
         open_files: 2,
+        journal_file_size: 1 << 20,
+        journal_size_max: 2 << 20,
     };
-    let storage = ShardStorage::new(io.clone(), config);
+    let storage = ShardStorage::new(io.clone(), config, std::sync::Arc::default());
     let id = TopicPartition {
         topic: TopicId::default(),
         partition: PartitionIndex(0),

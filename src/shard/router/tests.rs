@@ -62,11 +62,19 @@ fn first_of_two(io: &SimIo) -> (Rc<Shard<SimIo>>, Inboxes) {
             cache_size: 1 << 20,
             unflushed_limit: 1 << 20,
             open_files: 2,
+            journal_file_size: 1 << 20,
+            journal_size_max: 2 << 20,
         },
         advertised: None,
         broker: Arc::new(facts),
     };
-    let shard = Shard::new(io.clone(), config, Rc::new(Plane), vec![own, other]);
+    let shard = Shard::new(
+        io.clone(),
+        config,
+        Rc::new(Plane),
+        vec![own, other],
+        Arc::default(),
+    );
     (shard, other_inboxes)
 }
 

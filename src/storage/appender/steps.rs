@@ -12,20 +12,25 @@ use super::{
             ALLOCATION_GROWTH, GATHER_SIZE, MAX_ALLOCATION, MAX_WRITES_IN_FLIGHT, MIN_SEGMENT_SIZE,
         },
     },
-    Appender, Placed, Position, Progress, Stage, Step, TailChunk, TailSegment,
+    Appender, FlushNeed, Lane, Placed, Position, Progress, Stage, Step, TailChunk, TailSegment,
 };
 use crate::io::Buffer;
 
 impl<B: Buffer> Appender<B> {
-    /// What to do next, if anything; ask again until there is nothing. `flush` is false while a
-    /// buffered log's flush is not due.
-    pub fn next_step(&mut self, options: &LogOptions, now_ms: i64, flush: bool) -> Option<Step<B>> {
-        self.next_write(options, now_ms)
+    /// What to do next, if anything; ask again until there is nothing.
+    pub fn next_step(
+        &mut self,
+        options: &LogOptions,
+        now_ms: i64,
+        lane: Lane,
+        flush: FlushNeed,
+    ) -> Option<Step<B>> {
+        self.next_write(options, now_ms, lane)
             .or_else(|| self.next_flush(flush))
             .or_else(|| self.next_preparation(options))
     }
 
-    fn next_write(&mut self, options: &LogOptions, now_ms: i64) -> Option<Step<B>> {
+    fn next_write(&mut self, options: &LogOptions, now_ms: i64, lane: Lane) -> Option<Step<B>> {
         if self.in_flight >= MAX_WRITES_IN_FLIGHT {
             return None;
         }
@@ -34,7 +39,9 @@ impl<B: Buffer> Appender<B> {
             .partition_point(|chunk| chunk.stage != Stage::Sealed);
         let (base, size, disk_size) = match (self.chunks.get(sealed), &self.open) {
             (Some(chunk), _) => (chunk.base, chunk.payload_size, chunk.disk_size),
-            (None, Some(open)) if self.in_flight == 0 || open.size >= GATHER_SIZE => {
+            (None, Some(open))
+                if lane == Lane::Direct && (self.in_flight == 0 || open.size >= GATHER_SIZE) =>
+            {
                 (open.base, open.size, open.disk_size())
             }
             (None, _) => return None,
@@ -108,8 +115,18 @@ impl<B: Buffer> Appender<B> {
         })
     }
 
-    fn next_flush(&mut self, flush: bool) -> Option<Step<B>> {
-        if self.flushing || !flush {
+    fn next_flush(&mut self, need: FlushNeed) -> Option<Step<B>> {
+        let covered = |chunk: &TailChunk<B>| chunk.journaled.durable_next >= chunk.next;
+        let written = |chunk: &TailChunk<B>| chunk.stage == Stage::Written;
+        let needed = match need {
+            FlushNeed::Nothing => false,
+            FlushNeed::Acknowledgement => {
+                let mut written = self.chunks.iter().filter(|chunk| written(chunk));
+                written.any(|chunk| !covered(chunk) || chunk.payload_size == 0)
+            }
+            FlushNeed::Everything => true,
+        };
+        if self.flushing || !needed {
             return None;
         }
         let mut segments = BTreeSet::new();
@@ -203,8 +220,9 @@ impl<B: Buffer> Appender<B> {
                 }
             }
             self.front += 1;
-            progress.payload_size += chunk.payload_size;
+            progress.payload_size += chunk.payload_size - chunk.journaled.durable_size;
         }
+        self.acknowledge();
         progress
     }
 }

@@ -5,7 +5,7 @@ use millstream_protocol::{
     batch::{BatchBuilder, Compression, NO_HEADERS, place},
 };
 
-use super::{Append, Appender, Position, Step};
+use super::{Append, Appender, FlushNeed, Lane, Position, Step};
 use crate::{
     io::Buffer,
     storage::{
@@ -86,12 +86,20 @@ impl Test {
             max_timestamp_ms: 0,
             batch_count: 1,
             now_ms: self.now_ms,
+            incarnation: None,
         });
     }
 
     /// All there is to do, flushes included.
     fn steps(&mut self) -> Vec<String> {
-        let next = |test: &mut Self| test.appender.next_step(&test.options, test.now_ms, true);
+        let next = |test: &mut Self| {
+            test.appender.next_step(
+                &test.options,
+                test.now_ms,
+                Lane::Direct,
+                FlushNeed::Everything,
+            )
+        };
         std::iter::from_fn(|| next(self))
             .map(|step| show(&step))
             .collect()
@@ -200,7 +208,10 @@ fn chunks_carry_one_epoch_and_the_durable_end() {
     test.epoch = LeaderEpoch(1);
     test.append(10);
     let mut headers = Vec::new();
-    while let Some(step) = test.appender.next_step(&test.options, 1, true) {
+    while let Some(step) =
+        test.appender
+            .next_step(&test.options, 1, Lane::Direct, FlushNeed::Everything)
+    {
         if let Step::Write { number, run, .. } = step {
             headers.push(ChunkHeader::verified(run.buffer.bytes()).unwrap());
             test.appender.written(number);
@@ -310,6 +321,9 @@ fn an_open_chunk_is_sealed_for_its_reader() {
     let mut test = Test::with_segment();
     test.append(10);
     test.append(10);
+    assert!(test.appender.find(Offset(2)).is_none(), "it may still grow");
+    assert!(test.appender.is_open_at(Offset(2)));
+    test.appender.seal_open();
     let run = test.appender.find(Offset(2)).expect("it is in memory");
     assert_eq!((run.base(), run.next()), (Offset(1), Offset(3)));
     assert!(

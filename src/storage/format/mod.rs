@@ -4,6 +4,7 @@ pub mod checkpoint;
 pub mod chunk;
 pub mod envelope;
 pub mod index;
+pub mod journal;
 pub mod names;
 pub mod segment;
 

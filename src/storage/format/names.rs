@@ -10,6 +10,19 @@ pub fn topics_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("topics")
 }
 
+/// `journal/` below the data directory.
+#[must_use]
+pub fn journal_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("journal")
+}
+
+/// A file of a journal's ring.
+#[must_use]
+pub fn journal_path(data_dir: &Path, journal: uuid::Uuid, number: u32) -> PathBuf {
+    let name = format!("{}-{number:02}.journal", journal.simple());
+    journal_dir(data_dir).join(name)
+}
+
 /// A partition's directory.
 #[must_use]
 pub fn partition_dir(data_dir: &Path, id: TopicPartition) -> PathBuf {

@@ -30,6 +30,7 @@ use super::{
     appender::{Appender, Position, TailSegment},
     format::checkpoint::PositionV1,
     incarnations::Incarnations,
+    journal::ReplayedEntry,
     log::State,
     reader::Reading,
     segments::Segments,
@@ -52,6 +53,8 @@ pub(super) struct Found {
     clean: bool,
     scanned_bytes: u64,
     dir_ready: bool,
+    /// What only a journal holds: it follows the end.
+    pub replayed: Vec<ReplayedEntry>,
 }
 
 impl Found {
@@ -84,10 +87,11 @@ impl Found {
             cutting: false,
             disk_full: None,
             dir_ready: self.dir_ready,
-            persisted: self.end.next,
+            persisted: self.recovered.log_end,
             flush_due: false,
             flush_through: Offset::ZERO,
             flush_timer: false,
+            in_journal_queue: false,
             seal_timer: false,
             last_append: Monotonic::default(),
             appended_since_checkpoint: self.scanned_bytes,
@@ -120,8 +124,15 @@ pub(super) async fn recover<I: Io>(
     dir: &Path,
     observer: &mut dyn RecoveryObserver,
 ) -> Result<Found, LogError> {
-    let Some(listing) = start::list(&storage.io, dir).await? else {
-        return Ok(empty());
+    let journaled = storage.replay.borrow().holds(id);
+    let listing = match start::list(&storage.io, dir).await? {
+        Some(listing) => listing,
+        None if journaled => {
+            let made = storage.io.create_dir_all(dir).await;
+            made.map_err(failed("making", dir))?;
+            start::Listing::default()
+        }
+        None => return Ok(empty()),
     };
     let recovery = Recovery {
         io: &storage.io,
@@ -132,7 +143,8 @@ pub(super) async fn recover<I: Io>(
         indexes: listing.indexes.clone(),
     };
     let start = recovery.start(&listing).await?;
-    if start.damage.is_none() && start.is_blank() && recovery.listed.is_empty() {
+    let blank = start.damage.is_none() && start.is_blank() && recovery.listed.is_empty();
+    if blank && !journaled {
         // That the directory is there does not say that its name is durable.
         return Ok(empty());
     }
@@ -157,7 +169,8 @@ pub(super) async fn recover<I: Io>(
         feed_snapshot(&whole, observer);
         whole
     };
-    let scan = recovery.scan(start, observer).await?;
+    let mut scan = recovery.scan(start, observer).await?;
+    recovery.add_tail(&mut scan, observer);
     recovery.conclude(scan).await
 }
 
@@ -187,6 +200,7 @@ fn empty() -> Found {
         clean: false,
         scanned_bytes: 0,
         dir_ready: false,
+        replayed: Vec::new(),
     }
 }
 
@@ -202,11 +216,17 @@ impl<I: Io> Recovery<'_, I> {
     /// What the log goes on with.
     fn found(&self, scan: Scan, damage: Option<Damage>) -> Found {
         let start = scan.start;
-        let end = Position {
-            // Nothing below the log's start is ever read, damaged or not.
-            next: scan.end.next.max(start.log_start),
-            ..scan.end
+        let replayed = if damage.is_some() {
+            Vec::new()
+        } else {
+            scan.tail.entries
         };
+        let mut end = scan.end;
+        if replayed.is_empty() {
+            // Nothing below the log's start is ever read, damaged or not.
+            end.next = end.next.max(start.log_start);
+        }
+        let log_end = replayed.last().map_or(end.next, |entry| entry.next);
         let last = scan.segments.last();
         let tail = last.map(|segment| TailSegment {
             base: segment.base,
@@ -217,7 +237,7 @@ impl<I: Io> Recovery<'_, I> {
         Found {
             recovered: Recovered {
                 log_start: start.log_start,
-                log_end: end.next,
+                log_end,
                 epochs: scan.epochs.clone(),
                 damage,
                 report: None,
@@ -233,6 +253,7 @@ impl<I: Io> Recovery<'_, I> {
             clean: start.clean && scan.chunk_count == 0,
             scanned_bytes: scan.bytes,
             dir_ready: true,
+            replayed,
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::{
             names,
             segment::{NotASegment, SEGMENT_HEADER_SIZE, SegmentHeader},
         },
+        journal::Tail,
         limits::SCAN_READ_SIZE,
         run::{self, ChunkView, Expected, NoChunk, RunEnd},
         segments::{Segment, Segments},
@@ -35,6 +36,8 @@ pub(super) struct Scan {
     pub record_count: i64,
     /// Segments that were read.
     pub visited: Vec<Offset>,
+    /// What the journals add.
+    pub tail: Tail,
 }
 
 /// Why a scan ended.
@@ -61,8 +64,18 @@ impl Scan {
             bytes: 0,
             record_count: 0,
             visited: Vec::new(),
+            tail: Tail {
+                entries: Vec::new(),
+                end: start.from.next,
+                stale: false,
+            },
             start,
         }
+    }
+
+    /// Where the log ends, with what the journals add.
+    pub fn log_end(&self) -> Offset {
+        self.tail.end.max(self.end.next)
     }
 
     fn add(&mut self, chunk: &ChunkView, position: u64) {
@@ -76,17 +89,32 @@ impl Scan {
         self.marked = self.marked.max(chunk.flushed);
         self.end.position = placed.end;
         self.end.next = placed.next;
-        let newer = self
-            .epochs
-            .last()
-            .is_none_or(|(last, _)| *last < placed.epoch);
-        if placed.base < placed.next && newer {
-            self.epochs.push((placed.epoch, placed.base));
+        if placed.base < placed.next {
+            self.add_epoch(placed.epoch, placed.base);
+        }
+    }
+
+    fn add_epoch(&mut self, epoch: LeaderEpoch, first: Offset) {
+        if self.epochs.last().is_none_or(|(last, _)| *last < epoch) {
+            self.epochs.push((epoch, first));
         }
     }
 }
 
 impl<I: Io> Recovery<'_, I> {
+    /// Adds what the journals hold beyond the last good chunk.
+    pub(super) fn add_tail(&self, scan: &mut Scan, observer: &mut dyn RecoveryObserver) {
+        let replay = self.storage.replay.borrow();
+        scan.tail = replay.tail(self.id, scan.end.next, &scan.start.incarnations);
+        for entry in std::mem::take(&mut scan.tail.entries) {
+            for (batch, _) in run::batches(&entry.batches) {
+                observer.batch(&batch, entry.header.append_time_ms);
+            }
+            scan.add_epoch(entry.header.epoch, entry.first);
+            scan.tail.entries.push(entry);
+        }
+    }
+
     /// Reads on from the start, through every segment that follows.
     pub(super) async fn scan(
         &self,

@@ -101,7 +101,7 @@ impl<I: Io> Recovery<'_, I> {
         }
         let header = ChunkHeader::peek(block).ok()?;
         let this_life = header.incarnation == scan.start.incarnations.current();
-        let says_more = header.flushed > scan.end.next;
+        let says_more = header.flushed > scan.log_end();
         (header.id == self.id && this_life && says_more).then_some(header)
     }
 }

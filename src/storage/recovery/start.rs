@@ -24,6 +24,7 @@ use crate::{
 };
 
 /// The files of a partition.
+#[derive(Default)]
 pub(super) struct Listing {
     pub segments: Vec<Offset>,
     pub indexes: Vec<Offset>,

@@ -28,9 +28,10 @@ impl<I: Io> Recovery<'_, I> {
         self.make_durable(&scan).await?;
         self.remove_leftovers(&scan).await?;
         let mut report = self.report(&scan);
-        if beyond.dirty || scan.stop == Stop::NoSegment && self.listed.contains(&scan.end.segment) {
+        let dirty = beyond.dirty || scan.tail.stale;
+        if dirty || scan.stop == Stop::NoSegment && self.listed.contains(&scan.end.segment) {
             self.cut(&mut scan).await?;
-            let end = scan.end.next;
+            let end = scan.log_end();
             report = Some(match report {
                 Some(report) => format!("{report}, cut a torn tail at offset {end}"),
                 None => format!("cut a torn tail at offset {end}"),
@@ -49,7 +50,7 @@ impl<I: Io> Recovery<'_, I> {
             Stop::EndOfFile => "the segment ends there".to_owned(),
             Stop::Chunk(reason) => reason.to_string(),
         };
-        let proof = if below < scan.start.floor {
+        let proof = if scan.log_end() < scan.start.floor {
             format!(
                 "the last checkpoint names offset {} as durable",
                 scan.start.floor
@@ -109,14 +110,15 @@ impl<I: Io> Recovery<'_, I> {
 
     /// Begins a new life at the end, durably; only then is anything cut.
     async fn cut(&self, scan: &mut Scan) -> Result<(), LogError> {
-        let end = scan.end;
-        scan.start.incarnations.begin(end.next);
+        // What the journals add is older than that life, and keeps its number.
+        let life = scan.log_end();
+        scan.start.incarnations.begin(life);
         let mut checkpoint = match scan.start.checkpoint.take() {
             Some(checkpoint) => checkpoint,
             None => self.origin(scan),
         };
         checkpoint.clean = false;
-        checkpoint.flushed = end.next.0;
+        checkpoint.flushed = life.0;
         checkpoint.incarnations = scan.start.incarnations.entries();
         for _ in 0..2 {
             let sequence = scan.start.sequence + 1;
@@ -175,6 +177,19 @@ impl<I: Io> Recovery<'_, I> {
     }
 
     fn report(&self, scan: &Scan) -> Option<String> {
+        let from_segments = self.report_segments(scan);
+        let Some(first) = scan.tail.entries.first() else {
+            return from_segments;
+        };
+        let count = scan.tail.end.0 - first.first.0;
+        let from_journal = format!("took {count} records from the journal");
+        Some(match from_segments {
+            Some(report) => format!("{report}, {from_journal}"),
+            None => from_journal,
+        })
+    }
+
+    fn report_segments(&self, scan: &Scan) -> Option<String> {
         if scan.chunk_count == 0 || scan.start.clean && scan.record_count == 0 {
             return None;
         }

@@ -1,0 +1,422 @@
+//! The journal of a shard: one write and one flush for what many logs appended.
+//!
+//! Logs with little to write put themselves on a list. While a frame is on its way to disk the list
+//! grows; the next frame takes all of it. When a frame is durable, so is what it holds, and readers at
+//! the tail get it from the frame's own buffer. The logs write their segments later, in larger chunks and
+//! without a flush; `ring` frees what they have made durable there. A journal that has no room says so,
+//! and the logs go to their segments directly until it has.
+
+mod replay;
+mod ring;
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    path::PathBuf,
+    rc::Rc,
+    time::Duration,
+};
+
+use millstream_protocol::Offset;
+use uuid::Uuid;
+
+pub use self::replay::Replay;
+pub(super) use self::replay::{ReplayedEntry, Tail};
+use self::ring::Ring;
+use super::{
+    Log, StorageCounters,
+    format::{
+        chunk::CHUNK_HEADER_SIZE,
+        journal::{FRAME_HEADER_SIZE, FrameHeader, entry_size},
+    },
+    limits::{DIRECT_SIZE, MAX_FRAME_SIZE, SEAL_AFTER_MS},
+    run::{ChunkView, Run},
+};
+use crate::io::{BLOCK_SIZE, Buffer, Disk, DiskFile, Io, Signal, TaskClass, align_up};
+
+/// What a journal is told at its start.
+#[derive(Clone, Debug)]
+pub(super) struct JournalConfig {
+    pub data_dir: PathBuf,
+    /// Size of each of its files, in bytes.
+    pub file_size: u64,
+    /// Files at most.
+    pub file_count_max: usize,
+}
+
+/// See the module.
+pub(super) struct Journal<I: Io> {
+    io: I,
+    config: JournalConfig,
+    id: Uuid,
+    counters: Rc<RefCell<StorageCounters>>,
+    ring: RefCell<Ring<I>>,
+    /// Logs that have something for the next frame.
+    waiting: RefCell<Vec<Rc<Log<I>>>>,
+    committing: Cell<bool>,
+    /// Number of the last frame that was begun, and of the last one that is durable.
+    sequence: Cell<u64>,
+    flushed: Cell<u64>,
+    /// The last durable frame that a later one names.
+    sealed: Cell<u64>,
+    seal_timer: Cell<bool>,
+    stopped: Cell<bool>,
+    /// Raised when a frame is durable, or a log needs the journal less than before.
+    changed: Signal,
+}
+
+/// A frame on its way.
+struct Frame<I: Io> {
+    sequence: u64,
+    file: <I as Disk>::File,
+    path: PathBuf,
+    position: u64,
+    buffer: Rc<<I as Disk>::Buffer>,
+    parts: Vec<Part<I>>,
+}
+
+/// One log's part of a frame.
+struct Part<I: Io> {
+    log: Rc<Log<I>>,
+    chunk: u64,
+    through_size: usize,
+    next: Offset,
+    view: ChunkView,
+}
+
+impl<I: Io> Journal<I> {
+    pub fn new(
+        io: I,
+        config: JournalConfig,
+        replay: &Replay,
+        counters: Rc<RefCell<StorageCounters>>,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            id: replay.new_journal(|| io.random_u64()),
+            io,
+            config,
+            counters,
+            ring: RefCell::new(Ring::default()),
+            waiting: RefCell::default(),
+            committing: Cell::new(false),
+            sequence: Cell::new(0),
+            flushed: Cell::new(0),
+            sealed: Cell::new(0),
+            seal_timer: Cell::new(false),
+            stopped: Cell::new(false),
+            changed: Signal::default(),
+        })
+    }
+
+    /// It takes what logs append.
+    pub fn is_ready(&self) -> bool {
+        !self.stopped.get() && self.ring.borrow().has_room(self.frame_size_max())
+    }
+
+    fn frame_size_max(&self) -> usize {
+        let part = usize::try_from(self.config.file_size / 4).unwrap_or(usize::MAX);
+        // Any entry fits, or a log would be sent here again and again.
+        MAX_FRAME_SIZE.min(part).max(DIRECT_SIZE + BLOCK_SIZE)
+    }
+
+    /// A log has something for the next frame.
+    pub fn enqueue(self: &Rc<Self>, log: Rc<Log<I>>) {
+        self.waiting.borrow_mut().push(log);
+        if !self.committing.replace(true) {
+            let this = Rc::clone(self);
+            self.io
+                .spawn(TaskClass::Foreground, async move { this.commit().await });
+        }
+    }
+
+    /// A log made something durable elsewhere, or has ended.
+    pub fn notify(&self) {
+        self.changed.raise();
+    }
+
+    /// Frame after frame, until nobody waits.
+    async fn commit(self: Rc<Self>) {
+        while !self.waiting.borrow().is_empty() {
+            let Some(frame) = self.build() else {
+                continue;
+            };
+            self.write(frame).await;
+            self.keep_ahead();
+        }
+        self.committing.set(false);
+        self.seal_later();
+    }
+
+    /// Makes a frame of what waits. Without room those who wait are told to go elsewhere.
+    fn build(&self) -> Option<Frame<I>> {
+        let mut waiting = std::mem::take(&mut *self.waiting.borrow_mut());
+        let mut size = FRAME_HEADER_SIZE;
+        let mut count = 0;
+        for log in &waiting {
+            let with_it = size + entry_size(log.pending_size());
+            if count > 0 && with_it > self.frame_size_max() {
+                break;
+            }
+            size = with_it;
+            count += 1;
+        }
+        *self.waiting.borrow_mut() = waiting.split_off(count);
+        let place = match self.stopped.get() {
+            true => None,
+            false => self
+                .ring
+                .borrow_mut()
+                .place(align_up(size) as u64, self.sequence.get() + 1),
+        };
+        let Some((file, path, position)) = place else {
+            for log in waiting {
+                log.left_journal();
+            }
+            return None;
+        };
+        self.fill(waiting, size, (file, path, position))
+    }
+
+    fn fill(
+        &self,
+        logs: Vec<Rc<Log<I>>>,
+        size: usize,
+        (file, path, position): (<I as Disk>::File, PathBuf, u64),
+    ) -> Option<Frame<I>> {
+        let sequence = self.sequence.get() + 1;
+        let mut buffer = self.io.buffer(align_up(size));
+        let mut parts = Vec::with_capacity(logs.len());
+        let mut at = FRAME_HEADER_SIZE;
+        for log in logs {
+            let part = log.hand_over(sequence, &mut buffer.bytes_mut()[at..]);
+            let Some((chunk, through_size, header)) = part else {
+                log.left_journal();
+                continue;
+            };
+            let end = at + entry_size(header.payload_size as usize);
+            let mut view = ChunkView::new(&header, at, header.next);
+            view.end = end;
+            buffer.bytes_mut()[view.payload.end..end].fill(0);
+            self.ring.borrow_mut().used_by(log.key, &log);
+            parts.push(Part {
+                log,
+                chunk,
+                through_size,
+                next: header.next,
+                view,
+            });
+            at = end;
+        }
+        if parts.is_empty() {
+            return None;
+        }
+        Some(self.sealed_frame(sequence, buffer, at, parts, (file, path, position)))
+    }
+
+    fn sealed_frame(
+        &self,
+        sequence: u64,
+        mut buffer: <I as Disk>::Buffer,
+        size: usize,
+        parts: Vec<Part<I>>,
+        (file, path, position): (<I as Disk>::File, PathBuf, u64),
+    ) -> Frame<I> {
+        let header = FrameHeader {
+            size: u32::try_from(size).expect("a frame is below 4 GiB"),
+            journal: self.id,
+            sequence,
+            flushed: self.flushed.get(),
+            oldest: self.ring.borrow().oldest().min(sequence),
+            entry_count: u32::try_from(parts.len()).expect("few"),
+        };
+        buffer.shorten(header.disk_size());
+        buffer.bytes_mut()[size..].fill(0);
+        header.seal(&mut buffer.bytes_mut()[..size]);
+        self.sequence.set(sequence);
+        self.ring
+            .borrow_mut()
+            .placed(header.disk_size() as u64, sequence);
+        Frame {
+            sequence,
+            file,
+            path,
+            position,
+            buffer: Rc::new(buffer),
+            parts,
+        }
+    }
+
+    /// Makes a frame durable, then tells the logs.
+    async fn write(&self, frame: Frame<I>) {
+        let Frame {
+            sequence,
+            file,
+            path,
+            position,
+            buffer,
+            parts,
+        } = frame;
+        let size = buffer.bytes().len() as u64;
+        let written = match file.write_at(Rc::clone(&buffer), position).await {
+            Ok(()) => file.sync_data().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = written {
+            return self.failed(&path, &error, parts);
+        }
+        {
+            let counters = &mut *self.counters.borrow_mut();
+            counters.frames_written += 1;
+            counters.journal_bytes += size;
+            counters.flushes += 1;
+        }
+        self.sealed.set(self.flushed.get());
+        self.flushed.set(sequence);
+        for part in parts {
+            let run = Run::shared(Rc::clone(&buffer), part.view);
+            let place = (sequence, part.chunk, part.through_size);
+            part.log.journaled(place, part.next, run);
+        }
+        self.changed.raise();
+    }
+
+    /// Nothing more goes into this journal; what is in it stays needed and is kept. The logs whose
+    /// batches it was to make durable are told that they never will be.
+    fn failed(&self, path: &std::path::Path, error: &io::Error, parts: Vec<Part<I>>) {
+        self.stopped.set(true);
+        tracing::error!(path = %path.display(), %error, "the journal failed; logs go to their segments");
+        for part in parts {
+            let error = io::Error::new(error.kind(), error.to_string());
+            part.log.fail("writing", path, error);
+        }
+        let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
+        for log in waiting {
+            log.left_journal();
+        }
+        self.changed.raise();
+    }
+
+    /// When nothing comes for a while, an empty frame says that the last one was durable: so only a
+    /// frame that was being written when the process died can be taken for torn.
+    fn seal_later(self: &Rc<Self>) {
+        if self.seal_timer.get() || self.sealed.get() == self.flushed.get() {
+            return;
+        }
+        self.seal_timer.set(true);
+        let this = Rc::clone(self);
+        self.io.spawn(TaskClass::Background, async move {
+            let pause = Duration::from_millis(SEAL_AFTER_MS);
+            loop {
+                let before = this.sequence.get();
+                this.io.sleep(pause).await;
+                if this.sequence.get() == before {
+                    break;
+                }
+            }
+            this.seal_timer.set(false);
+            if !this.committing.replace(true) {
+                this.seal().await;
+                this.commit().await;
+            }
+        });
+    }
+
+    async fn seal(&self) {
+        let size = align_up(FRAME_HEADER_SIZE);
+        let sequence = self.sequence.get() + 1;
+        let place = match self.stopped.get() {
+            true => None,
+            false => self.ring.borrow_mut().place(size as u64, sequence),
+        };
+        // Without room the next frame will say it.
+        let Some(place) = place else { return };
+        let buffer = self.io.buffer(size);
+        let frame = self.sealed_frame(sequence, buffer, FRAME_HEADER_SIZE, Vec::new(), place);
+        self.write(frame).await;
+        self.sealed.set(self.flushed.get());
+    }
+
+    /// Takes nothing more; what is in it stays.
+    pub fn stop(&self) {
+        self.stopped.set(true);
+    }
+}
+
+impl<I: Io> Log<I> {
+    /// Bytes for the next frame.
+    pub(super) fn pending_size(&self) -> usize {
+        self.state.borrow().appender.pending_size()
+    }
+
+    /// Copies what waits for the journal to `out`; gives its chunk, how much of that is in the journal
+    /// then, and the entry's header. `None` if there is nothing, or more than belongs into a journal.
+    fn hand_over(
+        &self,
+        frame: u64,
+        out: &mut [u8],
+    ) -> Option<(u64, usize, super::format::chunk::ChunkHeader)> {
+        let state = &mut *self.state.borrow_mut();
+        state.in_journal_queue = false;
+        if state.failed.is_some() || !state.appender.wants_journal() {
+            return None;
+        }
+        let entry = state.appender.hand_over(frame)?;
+        let end = CHUNK_HEADER_SIZE + entry.payload.len();
+        out[CHUNK_HEADER_SIZE..end].copy_from_slice(entry.payload);
+        entry.header.seal(&mut out[..end]);
+        let part = (entry.chunk, entry.through_size, entry.header);
+        state.appender.seal_for_write_behind();
+        Some(part)
+    }
+
+    /// What was on the list did not get into a frame: it goes another way.
+    fn left_journal(&self) {
+        self.state.borrow_mut().in_journal_queue = false;
+        self.schedule();
+    }
+
+    /// A frame is durable that holds part of the log.
+    fn journaled(
+        &self,
+        (frame, chunk, through_size): (u64, u64, usize),
+        next: Offset,
+        run: Run<<I as Disk>::Buffer>,
+    ) {
+        if self.state.borrow().failed.is_some() {
+            return;
+        }
+        let size = run.chunks[0].end - run.chunks[0].payload.start;
+        let freed = {
+            let state = &mut *self.state.borrow_mut();
+            state.appender.journaled(frame, chunk, through_size, next)
+        };
+        self.storage.free_room(freed);
+        if freed > 0 {
+            let mut cache = self.storage.cache.borrow_mut();
+            cache.insert(self.key, Rc::new(run), size);
+        }
+        self.pump();
+    }
+
+    /// The first frame that the log still needs; `None` if it needs none.
+    fn first_frame(&self) -> Option<u64> {
+        let state = self.state.borrow();
+        match state.failed {
+            Some(super::LogError::Closed) => None,
+            _ => state.appender.first_frame(),
+        }
+    }
+
+    /// Has the log need no frame that there is now: it puts what little there is into the journal again,
+    /// or flushes its segment.
+    fn leave_journal(&self) {
+        {
+            let state = &mut *self.state.borrow_mut();
+            if !self.storage.journal.is_ready() || !state.appender.journal_again() {
+                state.flush_through = state.flush_through.max(state.appender.log_end());
+                state.appender.seal_open();
+            }
+        }
+        self.schedule();
+    }
+}

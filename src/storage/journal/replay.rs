@@ -1,0 +1,365 @@
+//! What the journals of the last process hold: read once, before any log opens, by whichever number of
+//! shards comes next.
+//!
+//! A journal's frames are numbered. From the oldest that is needed they must follow each other up to
+//! the last one; what breaks off there is a torn frame that was never acknowledged, unless a later frame
+//! says that it was durable. Then acknowledged data is gone, and nobody can tell whose: the broker
+//! does not start.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use millstream_protocol::{Offset, TopicPartition};
+use uuid::Uuid;
+
+use crate::{
+    io::{BLOCK_SIZE, Buffer, DiskFile, Io, OpenMode},
+    storage::{
+        LogError,
+        format::{
+            chunk::{CHUNK_HEADER_SIZE, ChunkHeader},
+            journal::{
+                FRAME_HEADER_SIZE, FRAME_MAGIC, FrameHeader, JOURNAL_HEADER_SIZE, NotAJournal,
+                decode_file_header, entry_size,
+            },
+            names,
+        },
+        incarnations::Incarnations,
+        limits::SCAN_READ_SIZE,
+        run,
+    },
+};
+
+/// Everything found in journals, by the log it belongs to. Shared by all shards while they start.
+#[derive(Debug, Default)]
+pub struct Replay {
+    entries: BTreeMap<TopicPartition, Vec<Entry>>,
+    frames: Vec<Vec<u8>>,
+    /// In the order in which they may be removed.
+    files: Vec<PathBuf>,
+    journals: BTreeSet<Uuid>,
+}
+
+/// A log's part of a frame.
+#[derive(Clone, Debug)]
+struct Entry {
+    header: ChunkHeader,
+    frame: usize,
+    payload: Range<usize>,
+}
+
+/// Batches that only a journal holds.
+#[derive(Clone, Debug)]
+pub(in crate::storage) struct ReplayedEntry {
+    pub header: ChunkHeader,
+    /// Back to back.
+    pub batches: Vec<u8>,
+    /// Offset of the first one, and after the last one.
+    pub first: Offset,
+    pub next: Offset,
+    pub batch_count: u32,
+}
+
+/// What the journals add to a log.
+#[derive(Clone, Debug)]
+pub(in crate::storage) struct Tail {
+    /// They follow each other.
+    pub entries: Vec<ReplayedEntry>,
+    /// Where the last one ends.
+    pub end: Offset,
+    /// There is more of this life that does not follow: it must never be taken for data.
+    pub stale: bool,
+}
+
+/// One file as it was found.
+struct FoundFile {
+    path: PathBuf,
+    /// Frames that follow each other from the start of the file on.
+    frames: Vec<(FrameHeader, Vec<u8>)>,
+    /// Of all valid frames in it, also those that do not follow.
+    newest: Option<FrameHeader>,
+    flushed: u64,
+}
+
+impl Replay {
+    /// Reads every journal in a data directory.
+    ///
+    /// # Errors
+    /// The disk's, a newer format, or a damaged frame that is known to have been durable.
+    pub async fn read<I: Io>(io: &I, data_dir: &Path) -> Result<Arc<Self>, LogError> {
+        let dir = names::journal_dir(data_dir);
+        let paths = match io.read_dir(&dir).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Arc::default()),
+            paths => paths.map_err(failed("listing", &dir))?,
+        };
+        let mut journals: BTreeMap<Uuid, Vec<FoundFile>> = BTreeMap::new();
+        for path in paths {
+            if let Some(journal) = journal_of(&path) {
+                let file = read_file(io, path, journal).await?;
+                journals.entry(journal).or_default().push(file);
+            }
+        }
+        let mut replay = Self::default();
+        for (journal, files) in journals {
+            replay.journals.insert(journal);
+            replay.add_journal(files)?;
+        }
+        for entries in replay.entries.values_mut() {
+            entries.sort_by_key(|entry| (entry.header.base, entry.header.next));
+        }
+        Ok(Arc::new(replay))
+    }
+
+    /// There is nothing to replay, and nothing to remove.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// Removes the files that were read: everything in them is durable elsewhere.
+    ///
+    /// # Errors
+    /// The disk's. What is left is read again at the next start, and does no harm.
+    pub async fn remove<I: Io>(&self, io: &I, data_dir: &Path) -> io::Result<()> {
+        remove_files(io, data_dir, self.files.clone()).await
+    }
+
+    fn add_journal(&mut self, mut files: Vec<FoundFile>) -> Result<(), LogError> {
+        let first = |file: &FoundFile| file.frames.first().map(|(header, _)| header.sequence);
+        files.sort_by_key(first);
+        let newest = files.iter().filter_map(|file| file.newest);
+        let newest = newest.max_by_key(|header| header.sequence);
+        // The newest goes first: what is left then always ends like a journal that was cut off.
+        let mut paths: Vec<_> = files.iter().map(|file| file.path.clone()).collect();
+        paths.reverse();
+        self.files.extend(paths);
+        let Some(newest) = newest else {
+            return Ok(());
+        };
+        let flushed = files.iter().map(|file| file.flushed).max().unwrap_or(0);
+        let last_path = files.last().map(|file| file.path.clone());
+        let mut expected = newest.oldest;
+        for file in files {
+            for (header, bytes) in file.frames {
+                if header.sequence == expected {
+                    expected += 1;
+                    self.add_frame(&header, bytes);
+                }
+            }
+        }
+        if flushed < expected {
+            return Ok(());
+        }
+        Err(LogError::Io {
+            operation: "reading the journal",
+            path: last_path.unwrap_or_default(),
+            error: Arc::new(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!(
+                    "frame {expected} of journal {} is damaged or missing, but a later one says \
+                     that it was durable: acknowledged records are lost. Restore its files, or move \
+                     them away to start without what only they hold",
+                    newest.journal
+                ),
+            )),
+        })
+    }
+
+    fn add_frame(&mut self, header: &FrameHeader, bytes: Vec<u8>) {
+        let mut at = FRAME_HEADER_SIZE;
+        for _ in 0..header.entry_count {
+            // The frame's checksum holds, so what does not fit was written so, and nobody can read it.
+            let Some(Ok(entry)) = bytes.get(at..).map(ChunkHeader::peek) else {
+                return;
+            };
+            let payload =
+                at + CHUNK_HEADER_SIZE..at + CHUNK_HEADER_SIZE + entry.payload_size as usize;
+            if payload.end > bytes.len() {
+                return;
+            }
+            at += entry_size(entry.payload_size as usize);
+            self.entries.entry(entry.id).or_default().push(Entry {
+                header: entry,
+                frame: self.frames.len(),
+                payload,
+            });
+        }
+        self.frames.push(bytes);
+    }
+
+    /// A name for a journal that none of these has.
+    pub(in crate::storage) fn new_journal(&self, mut random: impl FnMut() -> u64) -> Uuid {
+        loop {
+            let (high, low) = (random(), random());
+            let id = Uuid::from_u64_pair(high, low);
+            if !self.journals.contains(&id) {
+                return id;
+            }
+        }
+    }
+
+    /// There is something of this log.
+    pub(in crate::storage) fn holds(&self, id: TopicPartition) -> bool {
+        self.entries.contains_key(&id)
+    }
+
+    /// What follows offset `end` of a log.
+    pub(in crate::storage) fn tail(
+        &self,
+        id: TopicPartition,
+        end: Offset,
+        lives: &Incarnations,
+    ) -> Tail {
+        let mut tail = Tail {
+            entries: Vec::new(),
+            end,
+            stale: false,
+        };
+        for entry in self.entries.get(&id).into_iter().flatten() {
+            let header = &entry.header;
+            let Some(admitted) = lives.admit(header.incarnation, header.base, header.next) else {
+                continue;
+            };
+            if admitted <= tail.end {
+                continue;
+            }
+            if header.base > tail.end {
+                tail.stale = true;
+                continue;
+            }
+            let payload = &self.frames[entry.frame][entry.payload.clone()];
+            tail.add(header, payload, admitted);
+        }
+        tail
+    }
+}
+
+impl Tail {
+    /// Takes the batches from the end so far up to `admitted`.
+    fn add(&mut self, header: &ChunkHeader, payload: &[u8], admitted: Offset) {
+        let mut entry = ReplayedEntry {
+            header: *header,
+            batches: Vec::new(),
+            first: self.end,
+            next: self.end,
+            batch_count: 0,
+        };
+        if !run::batches_fill(payload, header.base, header.next) {
+            self.stale = true;
+            return;
+        }
+        for (batch, range) in run::batches(payload) {
+            let follows = batch.base_offset >= entry.next;
+            if follows && batch.next_offset() <= admitted {
+                entry.batches.extend_from_slice(&payload[range]);
+                entry.next = batch.next_offset();
+                entry.batch_count += 1;
+            }
+        }
+        if entry.batch_count > 0 {
+            self.end = entry.next;
+            self.entries.push(entry);
+        }
+    }
+}
+
+/// The journal that a file belongs to by its name.
+fn journal_of(path: &Path) -> Option<Uuid> {
+    let stem = path.file_name()?.to_str()?.strip_suffix(".journal")?;
+    Uuid::try_parse(stem.split_once('-')?.0).ok()
+}
+
+async fn read_file<I: Io>(io: &I, path: PathBuf, journal: Uuid) -> Result<FoundFile, LogError> {
+    let file = io.open(&path, OpenMode::Read).await;
+    let file = file.map_err(failed("opening", &path))?;
+    let block = file.read_at(0, BLOCK_SIZE).await;
+    let block = block.map_err(failed("reading", &path))?;
+    if let Err(NotAJournal::Version(version)) = decode_file_header(block.bytes()) {
+        return Err(LogError::NewerFormat { path, version });
+    }
+    let mut bytes = Vec::new();
+    loop {
+        let position = JOURNAL_HEADER_SIZE + bytes.len() as u64;
+        let read = file.read_at(position, SCAN_READ_SIZE).await;
+        let read = read.map_err(failed("reading", &path))?;
+        if read.bytes().is_empty() {
+            break;
+        }
+        bytes.extend_from_slice(read.bytes());
+        io.yield_if_needed().await;
+    }
+    Ok(parse_file(path, journal, &bytes))
+}
+
+fn parse_file(path: PathBuf, journal: Uuid, bytes: &[u8]) -> FoundFile {
+    let mut found = FoundFile {
+        path,
+        frames: Vec::new(),
+        newest: None,
+        flushed: 0,
+    };
+    let mut at = 0;
+    let mut follows = true;
+    while at < bytes.len() {
+        let header = valid_frame(&bytes[at..], journal);
+        let next = match (&header, found.frames.last()) {
+            (Some(header), Some((last, _))) => header.sequence == last.sequence + 1,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        follows &= next;
+        let Some(header) = header else {
+            at += BLOCK_SIZE;
+            continue;
+        };
+        found.flushed = found.flushed.max(header.flushed);
+        let newer = |newest: &FrameHeader| newest.sequence < header.sequence;
+        if found.newest.as_ref().is_none_or(newer) {
+            found.newest = Some(header);
+        }
+        if follows {
+            let frame = bytes[at..at + header.size as usize].to_vec();
+            found.frames.push((header, frame));
+        }
+        at += header.disk_size();
+    }
+    found
+}
+
+fn valid_frame(bytes: &[u8], journal: Uuid) -> Option<FrameHeader> {
+    if !bytes.starts_with(&FRAME_MAGIC) {
+        return None;
+    }
+    FrameHeader::verified(bytes).filter(|header| header.journal == journal)
+}
+
+/// Removes files one after the other, each durably before the next.
+pub(super) async fn remove_files<I: Io>(
+    io: &I,
+    data_dir: &Path,
+    files: Vec<PathBuf>,
+) -> io::Result<()> {
+    let dir = names::journal_dir(data_dir);
+    for path in files {
+        match io.remove_file(&path).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed?,
+        }
+        io.sync_dir(&dir).await?;
+    }
+    Ok(())
+}
+
+fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LogError {
+    let path = path.to_owned();
+    move |error| LogError::Io {
+        operation,
+        path,
+        error: Arc::new(error),
+    }
+}

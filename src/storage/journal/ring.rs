@@ -1,0 +1,277 @@
+//! The files of a journal: one that is written, older ones that are still needed, and spare ones. Files
+//! are filled with zeros when they are made and used again in place, so that no write changes anything
+//! but data.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+    path::PathBuf,
+    rc::{Rc, Weak},
+    time::Duration,
+};
+
+use super::Journal;
+use crate::{
+    io::{BLOCK_SIZE, Buffer, Disk, DiskFile, Io, OpenMode, TaskClass},
+    storage::{
+        Log,
+        cache::LogKey,
+        format::{
+            journal::{JOURNAL_HEADER_SIZE, encode_file_header},
+            names,
+        },
+        limits::{JOURNAL_RETRY_MS, ZERO_FILL_WRITE},
+    },
+};
+
+struct RingFile<I: Io> {
+    file: <I as Disk>::File,
+    path: PathBuf,
+    /// Numbers of its first and last frame.
+    first: u64,
+    last: u64,
+    /// Where the next frame goes.
+    position: u64,
+    size: u64,
+    /// Logs that have something in it.
+    users: BTreeMap<LogKey, Weak<Log<I>>>,
+}
+
+/// See the module.
+pub(super) struct Ring<I: Io> {
+    active: Option<RingFile<I>>,
+    /// Oldest first.
+    used: VecDeque<RingFile<I>>,
+    /// Used in the order in which they became free: so what is overwritten first is what is oldest.
+    spare: VecDeque<RingFile<I>>,
+    made: u32,
+    preparing: bool,
+    /// The first file was made, or could not be.
+    attempted: bool,
+    reclaiming: bool,
+}
+
+impl<I: Io> Default for Ring<I> {
+    fn default() -> Self {
+        Self {
+            active: None,
+            used: VecDeque::new(),
+            spare: VecDeque::new(),
+            made: 0,
+            preparing: false,
+            attempted: false,
+            reclaiming: false,
+        }
+    }
+}
+
+impl<I: Io> Ring<I> {
+    /// A frame of `size` bytes has a place.
+    pub fn has_room(&self, size: usize) -> bool {
+        let fits = |file: &RingFile<I>| file.position + size as u64 <= file.size;
+        self.active.as_ref().is_some_and(fits) || !self.spare.is_empty()
+    }
+
+    /// The place of frame `sequence` with `size` bytes.
+    pub fn place(&mut self, size: u64, sequence: u64) -> Option<(<I as Disk>::File, PathBuf, u64)> {
+        let full = |file: &RingFile<I>| file.position + size > file.size;
+        if self.active.as_ref().is_none_or(full) {
+            let mut next = self.spare.pop_front()?;
+            next.position = JOURNAL_HEADER_SIZE;
+            (next.first, next.last) = (sequence, sequence);
+            next.users.clear();
+            self.used.extend(self.active.replace(next));
+        }
+        let active = self.active.as_ref()?;
+        (active.position + size <= active.size)
+            .then(|| (active.file.clone(), active.path.clone(), active.position))
+    }
+
+    /// A frame got the place that was asked for last.
+    pub fn placed(&mut self, size: u64, sequence: u64) {
+        let active = self.active.as_mut().expect("a frame has a place");
+        active.position += size;
+        active.last = sequence;
+    }
+
+    /// A log has something in the frame that is being made.
+    pub fn used_by(&mut self, key: LogKey, log: &Rc<Log<I>>) {
+        let active = self.active.as_mut().expect("a frame has a place");
+        let user = active.users.entry(key);
+        user.or_insert_with(|| Rc::downgrade(log));
+    }
+
+    /// The first frame of the oldest file that is needed.
+    pub fn oldest(&self) -> u64 {
+        let oldest = self.used.front().or(self.active.as_ref());
+        oldest.map_or(u64::MAX, |file| file.first)
+    }
+
+    fn file_count(&self) -> usize {
+        usize::from(self.active.is_some()) + self.used.len() + self.spare.len()
+    }
+
+    fn is_half_full(&self) -> bool {
+        let half = |file: &RingFile<I>| file.position >= file.size / 2;
+        self.active.as_ref().is_none_or(half)
+    }
+}
+
+impl<I: Io> Journal<I> {
+    /// Has the next file ready before it is needed: an older one that becomes free, or a new one.
+    pub(super) fn keep_ahead(self: &Rc<Self>) {
+        let (reclaim, prepare) = {
+            let ring = &mut *self.ring.borrow_mut();
+            if self.stopped.get() || !ring.spare.is_empty() {
+                return;
+            }
+            let reclaim = !ring.used.is_empty() && !ring.reclaiming;
+            let may_grow = ring.file_count() < self.config.file_count_max && !ring.preparing;
+            let prepare = may_grow && ring.is_half_full();
+            ring.reclaiming |= reclaim;
+            ring.preparing |= prepare;
+            (reclaim, prepare)
+        };
+        if reclaim {
+            let this = Rc::clone(self);
+            self.io
+                .spawn(TaskClass::Background, async move { this.reclaim().await });
+        }
+        if prepare {
+            let this = Rc::clone(self);
+            self.io
+                .spawn(TaskClass::Background, async move { this.prepare().await });
+        }
+    }
+
+    /// Starts the journal; it takes appends once its first file is made.
+    pub fn start(self: &Rc<Self>) {
+        self.keep_ahead();
+    }
+
+    /// Waits until the journal can be used, or cannot be made.
+    pub async fn started(&self) {
+        let attempted = || self.ring.borrow().attempted;
+        self.changed.wait_until(attempted).await;
+    }
+
+    async fn prepare(self: Rc<Self>) {
+        let number = self.ring.borrow().made;
+        let path = names::journal_path(&self.config.data_dir, self.id, number);
+        let made = self.make_file(&path).await;
+        self.ring.borrow_mut().attempted = true;
+        match made {
+            Ok(file) => {
+                let ring = &mut *self.ring.borrow_mut();
+                ring.made += 1;
+                ring.spare.push_back(RingFile {
+                    file,
+                    path,
+                    first: 0,
+                    last: 0,
+                    position: JOURNAL_HEADER_SIZE,
+                    size: self.config.file_size,
+                    users: BTreeMap::new(),
+                });
+                ring.preparing = false;
+            }
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "the journal cannot grow for now");
+                self.changed.raise();
+                self.io.sleep(Duration::from_millis(JOURNAL_RETRY_MS)).await;
+                self.ring.borrow_mut().preparing = false;
+                if self.ring.borrow().active.is_none() {
+                    self.keep_ahead();
+                }
+            }
+        }
+        self.changed.raise();
+    }
+
+    async fn make_file(&self, path: &std::path::Path) -> io::Result<<I as Disk>::File> {
+        let dir = names::journal_dir(&self.config.data_dir);
+        self.io.create_dir_all(&dir).await?;
+        self.io.sync_dir(&self.config.data_dir).await?;
+        let file = self.io.open(path, OpenMode::CreateNew).await?;
+        let filled = self.fill_file(&file).await;
+        if filled.is_err() {
+            // What was begun holds nothing.
+            let _ = self.io.remove_file(path).await;
+        }
+        filled?;
+        self.io.sync_dir(&dir).await?;
+        Ok(file)
+    }
+
+    async fn fill_file(&self, file: &<I as Disk>::File) -> io::Result<()> {
+        let size = self.config.file_size;
+        file.allocate(size).await?;
+        let step = usize::try_from(size).map_or(ZERO_FILL_WRITE, |size| size.min(ZERO_FILL_WRITE));
+        let mut zeros = self.io.buffer(step);
+        zeros.bytes_mut().fill(0);
+        let zeros = Rc::new(zeros);
+        let mut position = 0;
+        while position + step as u64 <= size {
+            file.write_at(Rc::clone(&zeros), position).await?;
+            position += step as u64;
+        }
+        let mut block = self.io.buffer(BLOCK_SIZE);
+        encode_file_header(self.id, block.bytes_mut());
+        file.write_at(Rc::new(block), 0).await?;
+        file.sync_data().await
+    }
+
+    /// Has the logs need the oldest file no more, and makes it a spare one.
+    async fn reclaim(self: Rc<Self>) {
+        let (last, users) = {
+            let ring = self.ring.borrow();
+            let oldest = ring.used.front().expect("asked to reclaim one");
+            (
+                oldest.last,
+                oldest.users.values().cloned().collect::<Vec<_>>(),
+            )
+        };
+        let needs = |log: &Weak<Log<I>>| {
+            let log = log.upgrade()?;
+            log.first_frame()
+                .is_some_and(|first| first <= last)
+                .then_some(log)
+        };
+        for log in users.iter().filter_map(needs) {
+            log.leave_journal();
+            self.io.yield_if_needed().await;
+        }
+        let mut left = users;
+        let free = || {
+            while left.last().is_some_and(|log| needs(log).is_none()) {
+                left.pop();
+            }
+            left.is_empty() || self.stopped.get()
+        };
+        self.changed.wait_until(free).await;
+        {
+            let ring = &mut *self.ring.borrow_mut();
+            ring.reclaiming = false;
+            if !self.stopped.get() {
+                let freed = ring.used.pop_front();
+                ring.spare.extend(freed);
+            }
+        }
+        self.changed.raise();
+    }
+
+    /// Removes the files: every log has made everything durable in its segments.
+    pub async fn remove(&self) -> io::Result<()> {
+        self.stop();
+        let mut files: Vec<RingFile<I>> = {
+            let ring = &mut *self.ring.borrow_mut();
+            let used = ring.used.drain(..).chain(ring.active.take());
+            let used: Vec<_> = used.collect();
+            used.into_iter().chain(ring.spare.drain(..)).collect()
+        };
+        // The newest first: what a crash leaves then ends like a journal that was cut off.
+        files.sort_by_key(|file| std::cmp::Reverse(file.last));
+        let paths = files.into_iter().map(|file| file.path).collect();
+        super::replay::remove_files(&self.io, &self.config.data_dir, paths).await
+    }
+}
