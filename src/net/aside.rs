@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::{Either, select};
+use futures_util::{
+    FutureExt as _,
+    future::{Either, select},
+};
 use millstream_protocol::ErrorCode;
 
 use crate::{
@@ -54,6 +57,23 @@ impl<I: Io> Aside<I> {
     /// Serves a produce after those before it: now, or later from a copy. Returns when the next frame
     /// may be looked at.
     pub(super) async fn produce<S: Service<I>>(
+        self: &Rc<Self>,
+        io: &I,
+        service: &Rc<S>,
+        request: Request,
+        records: &mut [u8],
+        reply_to: ReplyTo<I>,
+    ) {
+        if !self.serving.get()
+            && let Some(admission) = admitted(&**service, &request, records.len()).now_or_never()
+        {
+            return serve(service, admission, request, records, reply_to);
+        }
+        // On the heap, so that a connection that waits for its next frame is small.
+        Box::pin(self.wait(io, service, request, records, reply_to)).await;
+    }
+
+    async fn wait<S: Service<I>>(
         self: &Rc<Self>,
         io: &I,
         service: &Rc<S>,

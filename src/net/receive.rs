@@ -288,7 +288,8 @@ impl<I: Io> Receiver<I> {
         let capacity = self.buffer.as_ref().map_or(0, |buffer| buffer.bytes.len());
         let have = self.end - self.start;
         if size > MEDIUM && capacity < size {
-            return self.make_large_room(size, capacity).await;
+            // On the heap, so that a connection that waits for its next frame is small.
+            return Box::pin(self.make_large_room(size, capacity)).await;
         }
         // A full small buffer says that more is coming; a large one is not kept for small frames.
         let grow = capacity < size || (capacity == SMALL && self.end == SMALL);
@@ -299,7 +300,7 @@ impl<I: Io> Receiver<I> {
             } else {
                 size.max(MEDIUM)
             };
-            let buffer = self.take_patiently(wanted.max(have)).await?;
+            let buffer = Box::pin(self.take_patiently(wanted.max(have))).await?;
             self.move_into(buffer);
         } else if capacity - self.start < size || self.end == capacity {
             self.move_to_front();

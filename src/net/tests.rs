@@ -507,3 +507,14 @@ fn what_follows_a_produce_does_not_wait_with_it() {
         assert_eq!(stub.buffers.aside.used(), 0);
     });
 }
+
+/// Ten thousand of them wait at once, and most of them for ever.
+#[test]
+fn a_connection_that_waits_is_small() {
+    Sim::new(1).run(|io| async move {
+        let stub = Stub::new();
+        let stream = connected(&io, &stub).await;
+        let size = size_of_val(&serve(io, stub, stream));
+        assert!(size <= 2_560, "{size} bytes");
+    });
+}
