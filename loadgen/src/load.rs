@@ -52,7 +52,9 @@ impl Load {
             Mode::EndToEnd(args) => end_to_end(args)?,
             Mode::Consume(args) => reading(args)?,
             Mode::Soak(args) => soak(args)?,
-            Mode::Sweep(_) | Mode::Saturate(_) => return Err(usage("not a single run")),
+            Mode::Sweep(_) | Mode::Saturate(_) | Mode::Compare(_) | Mode::Report(_) => {
+                return Err(usage("not a single run"));
+            }
         };
         load.check()?;
         Ok(load)

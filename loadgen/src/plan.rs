@@ -24,7 +24,7 @@ use crate::{
     series::Stream,
     spread::Spread,
     topic::{durability, ensure_topic, offsets},
-    units::show_count,
+    units::{counted, show_count},
     verify::Verifier,
     workers::Job,
     workload::{Extent, Writing},
@@ -423,11 +423,6 @@ fn topics(spread: &Spread) -> String {
         1 => format!("topic {first:?}, {partitions}"),
         count => format!("{count} topics from {first:?}, {partitions}"),
     }
-}
-
-fn counted(count: u64, noun: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{} {noun}{plural}", show_count(count))
 }
 
 #[cfg(test)]

@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    args::{LoadArgs, Mode},
+    args::{ExtentArgs, LoadArgs, Mode, OutputArgs},
     broker::{BrokerFacts, Target},
     clock::Clock,
+    compare::{compare, read},
     console::Console,
     host::HostFacts,
+    html,
     interrupt::Interrupts,
     load::Load,
     modes::{Saturate, Sweep},
@@ -56,21 +58,37 @@ impl Task {
 /// # Errors
 /// What kept the run from starting; a `clap::Error` if it is the command line.
 pub fn run(args: &LoadArgs, executable: Option<PathBuf>) -> Result<bool> {
-    let task = Task::of(args.mode.clone())?;
+    let (mode, extent) = match &args.mode {
+        Mode::Compare(args) => return compare(args),
+        Mode::Report(args) => {
+            html::write(&args.page, &read(&args.results)?)?;
+            return Ok(true);
+        }
+        mode => (
+            mode,
+            mode.extent().context("a mode with load has an extent")?,
+        ),
+    };
+    let task = Task::of(mode.clone())?;
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start a runtime")?
-        .block_on(run_session(&task, &args.mode, executable))
+        .block_on(run_session(&task, mode.name(), extent, executable))
 }
 
-async fn run_session(task: &Task, mode: &Mode, executable: Option<PathBuf>) -> Result<bool> {
+async fn run_session(
+    task: &Task,
+    mode: &str,
+    args: &ExtentArgs,
+    executable: Option<PathBuf>,
+) -> Result<bool> {
     let mut interrupts = Interrupts::listen()?;
     let target = tokio::select! {
-        target = Target::open(&mode.extent().broker, executable) => target?,
+        target = Target::open(&args.broker, executable) => target?,
         () = interrupts.next() => bail!("interrupted before the start"),
     };
-    let result = measure(task, mode, &target, &mut interrupts).await;
+    let result = measure(task, mode, &args.outputs, &target, &mut interrupts).await;
     let closed = target.close().await;
     // What went wrong first is what matters.
     let ok = result?;
@@ -80,11 +98,11 @@ async fn run_session(task: &Task, mode: &Mode, executable: Option<PathBuf>) -> R
 
 async fn measure(
     task: &Task,
-    mode: &Mode,
+    mode: &str,
+    outputs: &OutputArgs,
     target: &Target,
     interrupts: &mut Interrupts,
 ) -> Result<bool> {
-    let outputs = &mode.extent().outputs;
     let clock = Clock::start();
     let connect = Connect {
         server: target.server.clone(),
@@ -128,6 +146,9 @@ async fn measure(
     for error in document.runs().flat_map(|run| &run.errors) {
         eprintln!("error: {error}");
     }
+    if let Some(path) = &outputs.report {
+        html::write(path, &document)?;
+    }
     if let Some(path) = &outputs.json {
         write_json(path, &document)?;
     }
@@ -135,10 +156,10 @@ async fn measure(
 }
 
 /// Everything but what is yet to be measured.
-fn document(mode: &Mode, now_us: i64, broker: BrokerFacts) -> Document {
+fn document(mode: &str, now_us: i64, broker: BrokerFacts) -> Document {
     Document {
         format: FORMAT,
-        mode: mode.name().to_owned(),
+        mode: mode.to_owned(),
         started_at: timestamp(now_us),
         command: std::env::args().collect(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

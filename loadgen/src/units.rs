@@ -109,6 +109,13 @@ pub fn show_count(count: u64) -> String {
     out
 }
 
+/// How many of something: `1 partition`, `2,000 partitions`.
+#[must_use]
+pub fn counted(count: u64, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{} {noun}{plural}", show_count(count))
+}
+
 /// A number rounded to an integer with thousands separators.
 #[must_use]
 pub fn show_rounded(number: f64) -> String {
@@ -118,6 +125,41 @@ pub fn show_rounded(number: f64) -> String {
         reason = "saturates; counts and rates are positive and far below 2^64"
     )]
     show_count(number.round() as u64)
+}
+
+/// A number for an axis: `950`, `2.5k`, `50k`, `1.2M`.
+#[must_use]
+pub fn show_short(number: f64) -> String {
+    let (scaled, unit) = match number.abs() {
+        ..999.5 => (number, ""),
+        ..999_500.0 => (number / 1e3, "k"),
+        ..999_500_000.0 => (number / 1e6, "M"),
+        _ => (number / 1e9, "G"),
+    };
+    let digits = match scaled.abs() {
+        size if size >= 99.5 || (scaled - scaled.round()).abs() < 0.005 => 0,
+        9.95.. => 1,
+        _ if unit.is_empty() => 2,
+        _ => 1,
+    };
+    format!("{scaled:.digits$}{unit}")
+}
+
+/// A latency for an axis: `200 us`, `5 ms`, `1 s`.
+#[must_use]
+pub fn show_axis_us(us: f64) -> String {
+    match us {
+        ..999.5 => format!("{} us", show_short(us)),
+        ..999_500.0 => format!("{} ms", show_short(us / 1e3)),
+        _ => format!("{} s", show_short(us / 1e6)),
+    }
+}
+
+/// A percentile with as many nines as it has: `50`, `99.9`, `99.9993`.
+#[must_use]
+pub fn show_percent(percent: f64) -> String {
+    let text = format!("{percent:.5}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// A number of bytes to three digits in binary units: `512 B`, `64.0 KiB`, `1.50 GiB`.
@@ -192,6 +234,21 @@ mod tests {
         assert_eq!(show_count(0), "0");
         assert_eq!(show_count(1_024_000), "1,024,000");
         assert_eq!(show_rounded(1_999.6), "2,000");
+        for (number, text) in [
+            (0.0, "0"),
+            (0.25, "0.25"),
+            (950.0, "950"),
+            (2_500.0, "2.5k"),
+            (50_000.0, "50k"),
+            (123_456.0, "123k"),
+            (1_234_567.0, "1.2M"),
+        ] {
+            assert_eq!(show_short(number), text);
+        }
+        assert_eq!(show_axis_us(200.0), "200 us");
+        assert_eq!(show_axis_us(5_000.0), "5 ms");
+        assert_eq!(show_percent(99.9), "99.9");
+        assert_eq!(show_percent(50.0), "50");
         for (bytes, text) in [
             (0.0, "0 B"),
             (512.0, "512 B"),

@@ -74,7 +74,13 @@ impl Verdict {
     /// Whether nothing is wrong.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.lost + self.repeated + self.reordered + self.corrupt + self.moved == 0
+        self.faults() == 0
+    }
+
+    /// How many records are amiss.
+    #[must_use]
+    pub fn faults(&self) -> u64 {
+        self.lost + self.repeated + self.reordered + self.corrupt + self.moved
     }
 
     /// Adds what was found in other partitions.

@@ -57,6 +57,8 @@ fn texts_are_as_recorded() {
         "sweep",
         "saturate",
         "soak",
+        "compare",
+        "report",
     ] {
         check(&format!("bench-{mode}"), &["bench", mode, "--help"]);
     }

@@ -58,6 +58,33 @@ fn one_command_shows_a_result_and_leaves_nothing() {
 }
 
 #[test]
+fn a_sweep_can_be_drawn_and_compared() {
+    let Some(dir) = scratch() else { return };
+    let mut sweep = millstream(&["bench", "sweep", "--lingers", "0", "--rates", "50%,max"]);
+    sweep.args([
+        "--batch-sizes",
+        "64KiB",
+        "--duration",
+        "300ms",
+        "--warm-up",
+        "0",
+    ]);
+    sweep.args(BROKER).args(["--json", "sweep.json"]);
+    sweep.current_dir(dir.path());
+    Run::of(sweep, b"").ok();
+    let mut report = millstream(&["bench", "report", "sweep.json", "sweep.html"]);
+    report.current_dir(dir.path());
+    Run::of(report, b"").ok();
+    let page = fs::read_to_string(dir.path().join("sweep.html")).expect("a page");
+    assert!(page.contains("Latency against throughput"), "{page}");
+    let mut compare = millstream(&["bench", "compare", "sweep.json", "sweep.json"]);
+    compare.current_dir(dir.path());
+    let said = Run::of(compare, b"").text();
+    assert!(said.contains("0, 64 KiB, max: produce MB/s"), "{said}");
+    assert!(said.contains("+0.0 %  noise unknown"), "{said}");
+}
+
+#[test]
 fn a_run_that_is_not_durable_is_marked() {
     let Some(dir) = scratch() else { return };
     let mut command = millstream(&["bench", "produce", "--records", "1k"]);

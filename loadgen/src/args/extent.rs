@@ -89,6 +89,9 @@ pub struct OutputArgs {
     /// Write results as JSON to this file, or to standard output for -
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Draw results as a page of HTML in this file: complete in itself, for any browser
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
     /// Write a histogram of each interval to this file, in HdrHistogram's log format
     #[arg(long, value_name = "FILE")]
     pub hlog: Option<PathBuf>,

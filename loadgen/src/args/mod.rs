@@ -1,5 +1,6 @@
 //! The command line of the generator, shared by `loadgen` and `millstream bench`.
 
+mod after;
 mod choices;
 mod extent;
 mod grid;
@@ -10,8 +11,9 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+pub use after::{CompareArgs, ReportArgs};
 pub use choices::{CompressionArg, DurabilityArg, FromArg};
-pub use extent::ExtentArgs;
+pub use extent::{ExtentArgs, OutputArgs};
 pub use grid::{RatePoint, SaturateArgs, SweepArgs};
 pub use produce::ProduceArgs;
 pub use workload_file::WorkloadFile;
@@ -50,6 +52,11 @@ pub enum Mode {
     /// Write and read for a long time, verify everything, keep the disk within bounds
     #[command(after_help = SOAK_EXAMPLES)]
     Soak(SoakArgs),
+    /// Compare results: what differs, and whether by more than repeated runs do
+    #[command(after_help = COMPARE_EXAMPLES)]
+    Compare(CompareArgs),
+    /// Draw earlier results as a page of HTML
+    Report(ReportArgs),
 }
 
 /// A mode that writes.
@@ -103,16 +110,17 @@ impl SoakArgs {
 }
 
 impl Mode {
-    /// How much, how long, and what to tell.
+    /// How much, how long, and what to tell; nothing for a mode that puts no load on a broker.
     #[must_use]
-    pub fn extent(&self) -> &ExtentArgs {
-        match self {
+    pub fn extent(&self) -> Option<&ExtentArgs> {
+        Some(match self {
             Self::Produce(args) | Self::Both(args) | Self::EndToEnd(args) => &args.extent,
             Self::Consume(args) => &args.extent,
             Self::Sweep(args) => &args.write.extent,
             Self::Saturate(args) => &args.write.extent,
             Self::Soak(args) => &args.write.extent,
-        }
+            Self::Compare(_) | Self::Report(_) => return None,
+        })
     }
 
     /// Its name on the command line.
@@ -126,6 +134,8 @@ impl Mode {
             Self::Sweep(_) => "sweep",
             Self::Saturate(_) => "saturate",
             Self::Soak(_) => "soak",
+            Self::Compare(_) => "compare",
+            Self::Report(_) => "report",
         }
     }
 }
@@ -153,12 +163,17 @@ Examples:
 const SWEEP_EXAMPLES: &str = "\
 Examples:
   sweep --spawn                              batching latency against throughput, on this host
-  sweep --lingers 0,1ms,5ms --batch-sizes 64KiB --rates 10%,50%,90%,max
+  sweep --lingers 0,1ms,5ms --batch-sizes 64KiB --rates 10%,50%,90%,max --report sweep.html
   sweep --rates 10k,50k,100k --duration 10s --partitions 4 --json sweep.json";
 const SATURATE_EXAMPLES: &str = "\
 Examples:
   saturate --spawn --p99 10ms                the highest rate with 99 of 100 records within 10 ms
   saturate --p99 2ms --record-size 200 --linger 1ms --arrivals poisson";
+const COMPARE_EXAMPLES: &str = "\
+Examples:
+  compare before.json after.json
+  compare before-*.json --with after-*.json  repeated runs show what is noise
+  compare before-*.json --with after-*.json --fail-if-worse";
 const SOAK_EXAMPLES: &str = "\
 Examples:
   soak --duration 8h --rate 50k --partitions 4

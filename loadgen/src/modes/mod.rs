@@ -6,6 +6,6 @@ mod saturate;
 mod search;
 mod sweep;
 
-pub use knee::knee;
+pub use points::{show_linger, show_size};
 pub use saturate::Saturate;
-pub use sweep::Sweep;
+pub use sweep::{Sweep, curves, throughput, wanted};

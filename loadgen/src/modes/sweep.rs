@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::points::{Points, show_linger, show_size};
+use super::{
+    knee::knee,
+    points::{Points, show_linger, show_size},
+};
 use crate::{
     args::{RatePoint, SweepArgs, WriteArgs},
     load::{Kind, Load, usage},
-    modes::knee,
     results::RunResult,
     run::Stage,
     units::{show_rounded, show_us},
@@ -38,7 +40,7 @@ pub struct Curve<'a> {
     pub linger_ms: f64,
     /// Bytes at which they are full.
     pub batch_size: u64,
-    /// From the slowest to the fastest.
+    /// By the rate that was wanted, the one without any last.
     pub points: Vec<&'a RunResult>,
 }
 
@@ -197,9 +199,10 @@ pub fn curves(results: &[RunResult]) -> Vec<Curve<'_>> {
         }
     }
     for curve in &mut curves {
+        // Where the broker falls behind, a curve turns back: that must show.
         curve
             .points
-            .sort_by(|a, b| throughput(a).total_cmp(&throughput(b)));
+            .sort_by_key(|run| wanted(run).unwrap_or(u64::MAX));
     }
     curves
 }
@@ -223,6 +226,13 @@ impl Curve<'_> {
         let linger = show_linger(self.linger_ms);
         format!("linger {linger}, {} batches", show_size(self.batch_size))
     }
+}
+
+/// The rate that was wanted, if it was not as fast as possible.
+#[must_use]
+pub fn wanted(result: &RunResult) -> Option<u64> {
+    let rate = result.settings.produce.as_ref()?.rate;
+    (rate > 0).then_some(rate)
 }
 
 /// Records a second.
