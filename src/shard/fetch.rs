@@ -1,6 +1,10 @@
 //! Fetch: batches from the log's buffers to the socket, waiting where there is nothing yet.
 
-use std::{pin::pin, rc::Rc, time::Duration};
+use std::{
+    pin::pin,
+    rc::{Rc, Weak},
+    time::Duration,
+};
 
 use futures_util::future::{LocalBoxFuture, select, select_all};
 use millstream_protocol::{
@@ -10,7 +14,7 @@ use millstream_protocol::{
 
 use crate::{
     io::{Buffer as _, Io, Monotonic, Signal, align_up},
-    net::{Charge, ReplyTo},
+    net::{Charge, Permit, ReplyTo},
     partition::FetchVerdict,
     shard::{
         Shard,
@@ -68,7 +72,7 @@ impl<I: Io> Shard<I> {
             if round.urgent || round.bytes >= enough || late || reply_to.is_gone() {
                 return send(round, charge, reply_to);
             }
-            let Some(_waiting) = self.begin_to_wait() else {
+            let Some(_waiting) = self.begin_to_wait(request.partitions.len()) else {
                 let message = "too many fetches wait for records on this shard";
                 return reply_to.refuse(ErrorCode::Overloaded, message);
             };
@@ -94,13 +98,11 @@ impl<I: Io> Shard<I> {
         select(select(local, remote), ended).await;
     }
 
-    /// `None` if as many fetches wait as the shard has memory for.
-    fn begin_to_wait(self: &Rc<Self>) -> Option<Waiting<I>> {
-        let most = self.config.memory / WAITING_PART / WAITING_SIZE;
-        (self.waiting_fetches.get() < most).then(|| {
-            self.waiting_fetches.set(self.waiting_fetches.get() + 1);
-            Waiting(Rc::clone(self))
-        })
+    /// Memory for a fetch of so many partitions that waits, as long as it does; `None` if others have
+    /// taken what there is.
+    pub(super) fn begin_to_wait(&self, partitions: usize) -> Option<Permit> {
+        let size = WAITING_SIZE + partitions * WAITING_ENTRY_SIZE;
+        self.waiting.try_take(size)
     }
 
     fn may_have_something(self: &Rc<Self>, partitions: &[FetchPartition]) -> bool {
@@ -356,20 +358,13 @@ impl<I: Io> Shard<I> {
     }
 }
 
-/// A fetch that waits, as long as it does.
-struct Waiting<I: Io>(Rc<Shard<I>>);
-
-impl<I: Io> Drop for Waiting<I> {
-    fn drop(&mut self) {
-        let count = self.0.waiting_fetches.get();
-        self.0.waiting_fetches.set(count - 1);
-    }
-}
-
-/// Fetches may wait in this part of a shard's memory ...
-const WAITING_PART: usize = 16;
-/// ... and each takes about so much of it, in bytes.
+/// Fetches may wait in this part of a shard's memory.
+pub(super) const WAITING_PART: usize = 16;
+/// What each takes of it, about, in bytes ...
 const WAITING_SIZE: usize = 2048;
+/// ... and for each partition that it names: what it asked, what it watches, here and on another shard.
+const WAITING_ENTRY_SIZE: usize =
+    2 * (size_of::<FetchPartition>() + size_of::<Watched>() + size_of::<Weak<Signal>>());
 
 /// Below this many bytes left, the remaining partitions wait for the next fetch.
 const MIN_READ: usize = 4096;

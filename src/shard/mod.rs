@@ -102,8 +102,8 @@ pub struct Shard<I: Io> {
     reply_budget: Rc<Budget>,
     /// Memory for record batches on their way to other shards.
     forwarding: Rc<Budget>,
-    /// Fetches that wait for records.
-    waiting_fetches: Cell<usize>,
+    /// Memory of fetches that wait for records.
+    waiting: Rc<Budget>,
     sent_bytes: Rc<Cell<u64>>,
     partitions: RefCell<BTreeMap<TopicPartition, Slot<I>>>,
     image: RefCell<Arc<MetadataImage>>,
@@ -149,7 +149,7 @@ impl<I: Io> Shard<I> {
             buffers: Buffers::new(config.memory / 4),
             reply_budget: Budget::new(config.memory / 8),
             forwarding: Budget::new(config.memory / FORWARDING_PART),
-            waiting_fetches: Cell::new(0),
+            waiting: Budget::new(config.memory / fetch::WAITING_PART),
             sent_bytes: Rc::default(),
             partitions: RefCell::default(),
             image,

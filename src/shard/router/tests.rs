@@ -140,3 +140,20 @@ fn an_answer_that_never_comes_is_told_from_a_question_that_was_not_taken() {
         }
     });
 }
+
+/// A fetch that names thousands of partitions holds as much while it waits.
+#[test]
+fn a_fetch_that_waits_is_charged_for_all_it_names() {
+    Sim::new(1).run(|io| async move {
+        let (shard, _other) = first_of_two(&io);
+        let count = |partitions| {
+            let waiting: Vec<_> = std::iter::from_fn(|| shard.begin_to_wait(partitions)).collect();
+            waiting.len()
+        };
+        let small = count(1);
+        assert!((500..2_000).contains(&small), "{small} small ones");
+        let large = count(10_000);
+        assert!((1..=4).contains(&large), "{large} large ones");
+        assert_eq!(count(1), small, "each gave back what it took");
+    });
+}
