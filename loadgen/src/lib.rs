@@ -28,6 +28,7 @@ mod lane;
 mod load;
 mod meter;
 mod modes;
+mod null_sink;
 mod pace;
 mod payload;
 mod plan;

@@ -52,7 +52,11 @@ impl Load {
             Mode::EndToEnd(args) => end_to_end(args)?,
             Mode::Consume(args) => reading(args)?,
             Mode::Soak(args) => soak(args)?,
-            Mode::Sweep(_) | Mode::Saturate(_) | Mode::Compare(_) | Mode::Report(_) => {
+            Mode::Sweep(_)
+            | Mode::Saturate(_)
+            | Mode::Compare(_)
+            | Mode::Report(_)
+            | Mode::NullSink(_) => {
                 return Err(usage("not a single run"));
             }
         };

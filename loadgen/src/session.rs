@@ -16,6 +16,7 @@ use crate::{
     interrupt::Interrupts,
     load::Load,
     modes::{Saturate, Sweep},
+    null_sink,
     results::{Document, FORMAT, RunResult},
     run::{Stage, run_once},
     summary::{say_broker, say_run, write_json},
@@ -64,17 +65,24 @@ pub fn run(args: &LoadArgs, executable: Option<PathBuf>) -> Result<bool> {
             html::write(&args.page, &read(&args.results)?)?;
             return Ok(true);
         }
+        Mode::NullSink(args) => {
+            runtime()?.block_on(null_sink::run(args))?;
+            return Ok(true);
+        }
         mode => (
             mode,
             mode.extent().context("a mode with load has an extent")?,
         ),
     };
     let task = Task::of(mode.clone())?;
+    runtime()?.block_on(run_session(&task, mode.name(), extent, executable))
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("cannot start a runtime")?
-        .block_on(run_session(&task, mode.name(), extent, executable))
+        .context("cannot start a runtime")
 }
 
 async fn run_session(

@@ -168,7 +168,7 @@ impl Producer {
         let appended = self
             .machine
             .borrow_mut()
-            .append(self.now(), &record, self.io.wall_ms());
+            .append(|| self.now(), &record, self.io.wall_ms());
         match appended {
             Ok(appended) => appended.handle.borrow_mut().push((id, at)),
             Err(Refusal::Full) => {

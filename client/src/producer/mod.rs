@@ -199,7 +199,8 @@ impl Core {
     }
 
     fn append(&self, record: &ProducerRecord, timestamp_ms: i64) -> Result<Delivery, Refusal> {
-        let now = self.client.shared.clock.now();
+        let clock = self.client.shared.clock;
+        let now = || clock.now();
         let appended = self.state().machine.append(now, record, timestamp_ms);
         match &appended {
             Ok(appended) if !appended.wake => {}

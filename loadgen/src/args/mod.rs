@@ -18,7 +18,7 @@ pub use grid::{RatePoint, SaturateArgs, SweepArgs};
 pub use produce::ProduceArgs;
 pub use workload_file::WorkloadFile;
 
-use crate::units::parse_size;
+use crate::{null_sink::NullSinkArgs, units::parse_size};
 
 /// Load, measured; or records, verified.
 #[derive(Clone, Debug, Args)]
@@ -57,6 +57,9 @@ pub enum Mode {
     Compare(CompareArgs),
     /// Draw earlier results as a page of HTML
     Report(ReportArgs),
+    /// Take every record and keep none: what the generator itself can do shows against this
+    #[command(hide = true)]
+    NullSink(NullSinkArgs),
 }
 
 /// A mode that writes.
@@ -119,7 +122,7 @@ impl Mode {
             Self::Sweep(args) => &args.write.extent,
             Self::Saturate(args) => &args.write.extent,
             Self::Soak(args) => &args.write.extent,
-            Self::Compare(_) | Self::Report(_) => return None,
+            Self::Compare(_) | Self::Report(_) | Self::NullSink(_) => return None,
         })
     }
 
@@ -136,6 +139,7 @@ impl Mode {
             Self::Soak(_) => "soak",
             Self::Compare(_) => "compare",
             Self::Report(_) => "report",
+            Self::NullSink(_) => "null-sink",
         }
     }
 }

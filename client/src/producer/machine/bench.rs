@@ -112,7 +112,7 @@ impl Bench {
         let record = ProducerRecord::to("t")
             .partition(PartitionIndex(partition))
             .value(value.to_owned());
-        let appended = self.machine.append(self.now, &record, 5)?;
+        let appended = self.machine.append(|| self.now, &record, 5)?;
         self.machine.check();
         if !self
             .handles

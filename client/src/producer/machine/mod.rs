@@ -144,6 +144,8 @@ pub struct Machine<H> {
     lookups: Lookups,
     /// Partitions with batches, in the order they are looked at; turned by one for each request.
     active: Vec<TopicPartition>,
+    /// Some of them have none any more.
+    idled: bool,
     in_flight: BTreeMap<Node, usize>,
     requests: BTreeMap<RequestId, SentRequest>,
     identity: IdentityState,
@@ -217,6 +219,7 @@ impl<H: Clone + Default> Machine<H> {
             topics: BTreeMap::new(),
             lookups: Lookups::default(),
             active: Vec::new(),
+            idled: false,
             in_flight: BTreeMap::new(),
             requests: BTreeMap::new(),
             identity: IdentityState::None,
@@ -248,6 +251,7 @@ impl<H: Clone + Default> Machine<H> {
             Event::Ticked => {}
         }
         self.expire(now, actions);
+        self.forget_idle();
         self.drain(now, actions);
     }
 

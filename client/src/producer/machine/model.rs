@@ -246,7 +246,7 @@ impl World {
         let record = ProducerRecord::to("t")
             .partition(PartitionIndex(partition))
             .value(value.clone());
-        let Ok(appended) = self.machine.append(self.now, &record, 1) else {
+        let Ok(appended) = self.machine.append(|| self.now, &record, 1) else {
             return;
         };
         self.next_value += 1;

@@ -152,6 +152,11 @@ impl<H> Partition<H> {
     }
 
     pub(super) fn index_of(&self, id: BatchId) -> Option<usize> {
+        // What is asked for is most often in flight, so among the first of perhaps very many.
+        let first = self.batches.iter().take(self.in_flight);
+        if let Some(index) = first.into_iter().position(|batch| batch.id == id) {
+            return Some(index);
+        }
         self.batches
             .binary_search_by_key(&id, |batch| batch.id)
             .ok()

@@ -274,12 +274,24 @@ impl<H: Clone + Default> Machine<H> {
         let idle = partition.batches.is_empty();
         self.buffered -= batch.size;
         self.hurry = false;
-        if idle {
-            self.active.retain(|active| *active != at);
-        }
+        self.idled |= idle;
         actions.push(Action::Settle {
             handle: batch.handle,
             result,
+        });
+    }
+
+    /// Partitions without batches are active no more. Once for all that an event settles: with
+    /// thousands of partitions, each of them would else be sought among all the others.
+    pub(super) fn forget_idle(&mut self) {
+        if !std::mem::take(&mut self.idled) {
+            return;
+        }
+        let topics = &self.topics;
+        self.active.retain(|at| {
+            let topic = topics.get(&at.topic);
+            let partition = topic.and_then(|it| it.partitions.get(at.partition.0 as usize));
+            partition.is_some_and(|it| !it.batches.is_empty())
         });
     }
 

@@ -287,7 +287,10 @@ fn keyless_records_stick_to_a_partition_per_batch_and_keys_to_theirs() {
         if let Some(key) = key {
             record = record.key(key);
         }
-        bench.machine.append(bench.now, &record, 5).expect("room");
+        bench
+            .machine
+            .append(|| bench.now, &record, 5)
+            .expect("room");
         let batches = |partition| {
             bench
                 .machine
