@@ -259,6 +259,8 @@ pub(super) struct Appender<B> {
     durable: Position,
     /// Everything below is durable, in the segments or in the journal.
     acknowledged: Offset,
+    /// Everything below wants to be flushed to segments, whoever waits for it.
+    flush_wanted: Offset,
     open: Option<OpenChunk<B>>,
     chunks: VecDeque<TailChunk<B>>,
     /// Number of the first one in `chunks`.
@@ -301,6 +303,7 @@ impl<B: Buffer> Appender<B> {
             log_end: durable.next,
             durable,
             acknowledged: durable.next,
+            flush_wanted: Offset::ZERO,
             open: None,
             chunks: VecDeque::new(),
             front: 0,
@@ -329,6 +332,11 @@ impl<B: Buffer> Appender<B> {
     /// Everything below is durable, in segments or in the journal.
     pub fn acknowledged(&self) -> Offset {
         self.acknowledged
+    }
+
+    /// Everything below wants to be flushed to segments.
+    pub fn flush_wanted(&self) -> Offset {
+        self.flush_wanted
     }
 
     /// The segment that is appended to.
@@ -416,6 +424,10 @@ impl<B: Buffer> Appender<B> {
             batch_count: open.batch_count,
             flags: 0,
         };
+        if open.journaled.again {
+            // It cannot go into the journal once more now, and is to leave an older part of it.
+            self.flush_wanted = self.flush_wanted.max(open.next);
+        }
         let used = open.disk_size();
         self.capacity = used
             .next_power_of_two()
@@ -534,6 +546,7 @@ impl<B: Buffer> Appender<B> {
         self.log_end = durable.next;
         self.durable = durable;
         self.acknowledged = durable.next;
+        self.flush_wanted = Offset::ZERO;
         self.marked = self.marked.min(durable.next);
         self.boundaries.clear();
         self.tail = tail;

@@ -144,6 +144,7 @@ impl<I: Io> Log<I> {
                 state.disk_full = full.then(|| path.to_owned());
                 state.closing
             };
+            self.storage.journal.set_disk_full(full);
             let pause_ms = match &result {
                 Err(_) if full => DISK_FULL_RETRY_MS,
                 Err(error) if lacks_descriptors(error) => DESCRIPTOR_RETRY_MS,

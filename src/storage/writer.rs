@@ -53,10 +53,13 @@ impl<I: Io> Log<I> {
             return None;
         }
         let lane = self.lane(state);
-        if lane == Lane::Direct && state.appender.leaves_journal() {
-            state.flush_through = state.appender.log_end();
+        let room = lane == Lane::Journal && self.storage.journal.has_room();
+        if !room && state.appender.leaves_journal() {
+            // It would wait for the room that it is to make.
+            state.appender.seal_open();
         }
-        let behind = state.appender.durable().next < state.flush_through;
+        let through = state.flush_through.max(state.appender.flush_wanted());
+        let behind = state.appender.durable().next < through;
         let need = match state.options.durability {
             _ if behind || state.flush_due => FlushNeed::Everything,
             Durability::Flushed => FlushNeed::Acknowledgement,

@@ -61,6 +61,7 @@ pub(super) struct Journal<I: Io> {
     sealed: Cell<u64>,
     seal_timer: Cell<bool>,
     stopped: Cell<bool>,
+    disk_full: Cell<bool>,
     /// Raised when a frame is durable, or a log needs the journal less than before.
     changed: Signal,
 }
@@ -104,12 +105,29 @@ impl<I: Io> Journal<I> {
             sealed: Cell::new(0),
             seal_timer: Cell::new(false),
             stopped: Cell::new(false),
+            disk_full: Cell::new(false),
             changed: Signal::default(),
         })
     }
 
-    /// It takes what logs append.
+    /// It takes what logs append: at once, or when the room comes that is on its way.
     pub fn is_ready(&self) -> bool {
+        if self.stopped.get() {
+            return false;
+        }
+        let ring = self.ring.borrow();
+        ring.has_room(self.frame_size_max()) || ring.expects_room() && !self.disk_full.get()
+    }
+
+    /// The disk is full, or is not any more: what waits for room need not wait for that.
+    pub fn set_disk_full(&self, full: bool) {
+        if self.disk_full.replace(full) != full {
+            self.changed.raise();
+        }
+    }
+
+    /// A frame can be written now.
+    pub fn has_room(&self) -> bool {
         !self.stopped.get() && self.ring.borrow().has_room(self.frame_size_max())
     }
 
@@ -137,14 +155,36 @@ impl<I: Io> Journal<I> {
     /// Frame after frame, until nobody waits.
     async fn commit(self: Rc<Self>) {
         while !self.waiting.borrow().is_empty() {
+            self.keep_ahead();
+            self.make_way();
+            let decided = || self.has_room() || !self.is_ready();
+            self.changed.wait_until(decided).await;
             let Some(frame) = self.build() else {
                 continue;
             };
             self.write(frame).await;
-            self.keep_ahead();
         }
+        self.keep_ahead();
         self.committing.set(false);
         self.seal_later();
+    }
+
+    /// Without room, who only waits to leave an older file flushes its segment instead: that is where the
+    /// room comes from.
+    fn make_way(&self) {
+        if self.has_room() {
+            return;
+        }
+        let (leaving, waiting) = {
+            let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
+            let leaves = |log: &Rc<Log<I>>| log.state.borrow().appender.leaves_journal();
+            waiting.into_iter().partition::<Vec<_>, _>(leaves)
+        };
+        *self.waiting.borrow_mut() = waiting;
+        for log in leaving {
+            log.left_journal();
+            log.flush_to_segment();
+        }
     }
 
     /// Makes a frame of what waits. Without room those who wait are told to go elsewhere.
@@ -410,12 +450,20 @@ impl<I: Io> Log<I> {
     /// Has the log need no frame that there is now: it puts what little there is into the journal again,
     /// or flushes its segment.
     fn leave_journal(&self) {
+        let again =
+            self.storage.journal.has_room() && self.state.borrow_mut().appender.journal_again();
+        if again {
+            self.schedule();
+        } else {
+            self.flush_to_segment();
+        }
+    }
+
+    fn flush_to_segment(&self) {
         {
             let state = &mut *self.state.borrow_mut();
-            if !self.storage.journal.is_ready() || !state.appender.journal_again() {
-                state.flush_through = state.flush_through.max(state.appender.log_end());
-                state.appender.seal_open();
-            }
+            state.flush_through = state.flush_through.max(state.appender.log_end());
+            state.appender.seal_open();
         }
         self.schedule();
     }

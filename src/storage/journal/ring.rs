@@ -45,7 +45,9 @@ pub(super) struct Ring<I: Io> {
     /// Used in the order in which they became free: so what is overwritten first is what is oldest.
     spare: VecDeque<RingFile<I>>,
     made: u32,
+    /// A new file is being made, or was refused a moment ago.
     preparing: bool,
+    growing: bool,
     /// The first file was made, or could not be.
     attempted: bool,
     reclaiming: bool,
@@ -59,6 +61,7 @@ impl<I: Io> Default for Ring<I> {
             spare: VecDeque::new(),
             made: 0,
             preparing: false,
+            growing: false,
             attempted: false,
             reclaiming: false,
         }
@@ -107,6 +110,11 @@ impl<I: Io> Ring<I> {
         oldest.map_or(u64::MAX, |file| file.first)
     }
 
+    /// A file is being made, or made free.
+    pub fn expects_room(&self) -> bool {
+        self.growing || self.reclaiming
+    }
+
     fn file_count(&self) -> usize {
         usize::from(self.active.is_some()) + self.used.len() + self.spare.len()
     }
@@ -130,17 +138,18 @@ impl<I: Io> Journal<I> {
             let prepare = may_grow && ring.is_half_full();
             ring.reclaiming |= reclaim;
             ring.preparing |= prepare;
+            ring.growing |= prepare;
             (reclaim, prepare)
         };
         if reclaim {
             let this = Rc::clone(self);
             self.io
-                .spawn(TaskClass::Background, async move { this.reclaim().await });
+                .spawn(TaskClass::CatchUp, async move { this.reclaim().await });
         }
         if prepare {
             let this = Rc::clone(self);
             self.io
-                .spawn(TaskClass::Background, async move { this.prepare().await });
+                .spawn(TaskClass::CatchUp, async move { this.prepare().await });
         }
     }
 
@@ -159,7 +168,11 @@ impl<I: Io> Journal<I> {
         let number = self.ring.borrow().made;
         let path = names::journal_path(&self.config.data_dir, self.id, number);
         let made = self.make_file(&path).await;
-        self.ring.borrow_mut().attempted = true;
+        {
+            let ring = &mut *self.ring.borrow_mut();
+            ring.attempted = true;
+            ring.growing = false;
+        }
         match made {
             Ok(file) => {
                 let ring = &mut *self.ring.borrow_mut();
