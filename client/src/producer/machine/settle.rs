@@ -428,7 +428,9 @@ fn is_uncertain(code: ErrorCode) -> bool {
 }
 
 fn outcome_of(result: ProducePartitionResult) -> Outcome {
+    // Success, which is nearly every result, has no message to be made.
     let message: Arc<str> = match result.message.as_str() {
+        _ if result.error == ErrorCode::None => Arc::default(),
         "" => format!("{:?}", result.error).into(),
         message => message.into(),
     };
