@@ -110,6 +110,13 @@ pub trait DiskFile: Clone + 'static {
     /// continued. Not durable before [`DiskFile::sync_data`].
     async fn write_at(&self, buffer: Rc<Self::Buffer>, position: u64) -> io::Result<()>;
 
+    /// The same, and durable when it returns; other writes are not. For a system that does both in one
+    /// request.
+    async fn write_durably_at(&self, buffer: Rc<Self::Buffer>, position: u64) -> io::Result<()> {
+        self.write_at(buffer, position).await?;
+        self.sync_data().await
+    }
+
     /// Reads up to `size` bytes at `position`, both multiples of [`BLOCK_SIZE`]. The buffer is
     /// shortened to the whole blocks read; at the end of the file it may be empty (length 0). A
     /// file's last partial block is zero-filled.

@@ -12,7 +12,7 @@ use rustix::{fs::FallocateFlags, io::Errno};
 use super::{
     Shard,
     buffer::UringBuffer,
-    ring::{Held, Request},
+    ring::{Durability, Held, Request},
 };
 use crate::io::{BLOCK_SIZE, Buffer, DiskFile, align_up};
 
@@ -73,6 +73,36 @@ impl UringFile {
         blocking.run(move || Ok(call(own.as_fd())?)).await
     }
 
+    async fn write(
+        &self,
+        buffer: Rc<UringBuffer>,
+        position: u64,
+        durability: Durability,
+    ) -> io::Result<()> {
+        let _operation = self.shard.disk_operation().await;
+        assert!(
+            position.is_multiple_of(BLOCK),
+            "unaligned write at {position}"
+        );
+        let size = buffer.as_slice().len();
+        let mut written = 0;
+        while written < size {
+            let start = position + written as u64;
+            let request = Request::write(self.descriptor(), &buffer, written, start, durability);
+            match self.shard.ring.submit(request).await.0 {
+                // Only whole blocks count: the rest starts on a block boundary.
+                Ok(count) if count as usize >= size - written => return Ok(()),
+                Ok(count) if count as usize >= BLOCK_SIZE => {
+                    written += count as usize / BLOCK_SIZE * BLOCK_SIZE;
+                }
+                Ok(_) => return Err(io::ErrorKind::WriteZero.into()),
+                Err(Errno::INTR | Errno::AGAIN) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
     /// One read from `start` of the buffer on, as long as the kernel likes.
     async fn read_some(
         &self,
@@ -101,28 +131,11 @@ impl DiskFile for UringFile {
     type Buffer = UringBuffer;
 
     async fn write_at(&self, buffer: Rc<UringBuffer>, position: u64) -> io::Result<()> {
-        let _operation = self.shard.disk_operation().await;
-        assert!(
-            position.is_multiple_of(BLOCK),
-            "unaligned write at {position}"
-        );
-        let size = buffer.as_slice().len();
-        let mut written = 0;
-        while written < size {
-            let start = position + written as u64;
-            let request = Request::write(self.descriptor(), &buffer, written, start);
-            match self.shard.ring.submit(request).await.0 {
-                // Only whole blocks count: the rest starts on a block boundary.
-                Ok(count) if count as usize >= size - written => return Ok(()),
-                Ok(count) if count as usize >= BLOCK_SIZE => {
-                    written += count as usize / BLOCK_SIZE * BLOCK_SIZE;
-                }
-                Ok(_) => return Err(io::ErrorKind::WriteZero.into()),
-                Err(Errno::INTR | Errno::AGAIN) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+        self.write(buffer, position, Durability::Later).await
+    }
+
+    async fn write_durably_at(&self, buffer: Rc<UringBuffer>, position: u64) -> io::Result<()> {
+        self.write(buffer, position, Durability::Now).await
     }
 
     async fn read_at(&self, position: u64, size: usize) -> io::Result<UringBuffer> {

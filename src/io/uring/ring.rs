@@ -32,6 +32,18 @@ const NOBODY: u64 = u64::MAX;
 /// How long the ring waits, when it ends, for the kernel to let go of its memory.
 const DRAIN_TIME_NS: u64 = 5_000_000_000;
 
+/// `RWF_DSYNC` of pwritev2(2).
+const RWF_DSYNC: i32 = 2;
+
+/// When what is written is on stable storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Durability {
+    /// When the write is answered.
+    Now,
+    /// After a flush.
+    Later,
+}
+
 /// What the kernel works with until it answers.
 #[expect(dead_code, reason = "held for the kernel's sake")]
 pub(super) enum Held {
@@ -67,6 +79,7 @@ impl Request {
         buffer: &Rc<UringBuffer>,
         start: usize,
         position: u64,
+        durability: Durability,
     ) -> Self {
         let bytes = &buffer.as_slice()[start..];
         let size = u32::try_from(bytes.len()).expect("a write is below 4 GiB");
@@ -74,6 +87,10 @@ impl Request {
         Self {
             entry: opcode::Write::new(file_number, bytes.as_ptr(), size)
                 .offset(position)
+                .rw_flags(match durability {
+                    Durability::Now => RWF_DSYNC,
+                    Durability::Later => 0,
+                })
                 .build(),
             held: Held::Source(Arc::clone(file), Rc::clone(buffer)),
             cancel: false,

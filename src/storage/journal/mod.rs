@@ -297,10 +297,7 @@ impl<I: Io> Journal<I> {
             parts,
         } = frame;
         let size = buffer.bytes().len() as u64;
-        let written = match file.write_at(Rc::clone(&buffer), position).await {
-            Ok(()) => file.sync_data().await,
-            Err(error) => Err(error),
-        };
+        let written = file.write_durably_at(Rc::clone(&buffer), position).await;
         if let Err(error) = written {
             return self.failed(&path, &error, parts);
         }
