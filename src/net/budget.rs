@@ -112,9 +112,11 @@ impl Budget {
             if first && let Some(permit) = self.grab(bytes) {
                 return Poll::Ready(permit);
             }
-            match waiting.iter_mut().find(|(other, _)| *other == ticket) {
-                Some((_, waker)) => waker.clone_from(context.waker()),
-                None => waiting.push_back((ticket, context.waker().clone())),
+            // Tickets are in order; with thousands of waiters a look at each of them for each would
+            // take the shard's whole time.
+            match waiting.binary_search_by_key(&ticket, |(other, _)| *other) {
+                Ok(at) => waiting[at].1.clone_from(context.waker()),
+                Err(_) => waiting.push_back((ticket, context.waker().clone())),
             }
             Poll::Pending
         })
@@ -136,10 +138,13 @@ struct LeaveQueue<'a> {
 
 impl Drop for LeaveQueue<'_> {
     fn drop(&mut self) {
-        self.budget
-            .waiting
-            .borrow_mut()
-            .retain(|(ticket, _)| *ticket != self.ticket);
+        let left = {
+            let waiting = &mut *self.budget.waiting.borrow_mut();
+            let at = waiting.binary_search_by_key(&self.ticket, |(ticket, _)| *ticket);
+            at.ok().and_then(|at| waiting.remove(at))
+        };
+        // Let go of outside the borrow: the last waker of a task may take the task with it.
+        drop(left);
         self.budget.wake_first();
     }
 }

@@ -172,15 +172,17 @@ async fn finish<I: Io, S: Service<I>>(io: I, service: Rc<S>, mut reader: Reader<
     }
 }
 
-/// Bytes of unanswered request bodies of one connection beyond which no more is read: answers are a
+/// Bytes of unanswered requests of one connection beyond which no more is read: answers are a
 /// few times as large as what asks for them.
-const ASKING_LIMIT: usize = 1 << 20;
+const ASKING_LIMIT: usize = 2 << 20;
 
 /// So much any connection may ask, however much all of them have asked.
 const ASKING_FREE: usize = 16 << 10;
 
-/// What a request takes that waits for its answer, for each byte of its body: decoded it is larger.
-const ASKED_COST: usize = 2;
+/// What a request takes that waits for its answer, besides its body: a task, and where to answer ...
+const REQUEST_SIZE: usize = 1 << 10;
+/// ... and for each byte of its body: decoded it is larger.
+const BODY_COST: usize = 2;
 
 /// Between two looks whether somebody waits for memory that this connection holds ...
 const LOOK: Duration = Duration::from_millis(500);
@@ -290,6 +292,17 @@ impl<I: Io, S: Service<I>> Reader<I, S> {
         let broken = pin!(connection.outbox.broken());
         select(answered, broken).await;
         connection.outbox.close_when_sent();
+        // Until everything is sent the socket is open, and the connection counts as one that is. A
+        // broker on its way down does not wait long for those who do not read.
+        let sent = pin!(connection.outbox.settled());
+        let service = &self.service;
+        let hurry = pin!(async {
+            let stopping = service.stopping();
+            stopping.wait_until(|| service.is_stopping()).await;
+            connection.outbox.press(true);
+            std::future::pending::<()>().await;
+        });
+        select(sent, hurry).await;
         None
     }
 
@@ -394,7 +407,7 @@ async fn take_frame<I: Io, S: Service<I>>(
         .session
         .borrow_mut()
         .frame(&frame.header, frame.body);
-    let asking = frame.body.len();
+    let asking = REQUEST_SIZE + frame.body.len();
     let reply_to = |ticket| ReplyTo::new(connection, ticket, asking);
     match action {
         Action::Serve {
@@ -436,7 +449,7 @@ async fn take_frame<I: Io, S: Service<I>>(
 /// Others have taken the memory there is.
 struct Full;
 
-/// Memory for a request with a body of `size` bytes, beyond what every connection may have.
+/// Memory for a request that takes `size` bytes, beyond what every connection may have.
 fn ask<I: Io, S: Service<I>>(
     service: &Rc<S>,
     connection: &Connection<I>,
@@ -445,6 +458,6 @@ fn ask<I: Io, S: Service<I>>(
     if connection.asking.get() + size <= ASKING_FREE {
         return Ok(None);
     }
-    let permit = service.buffers().asked.try_take(size * ASKED_COST);
+    let permit = service.buffers().asked.try_take(size * BODY_COST);
     permit.map(Some).ok_or(Full)
 }

@@ -31,7 +31,7 @@ pub(super) struct Connection<I: Io> {
     pub(super) session: RefCell<Session<Reply<I::Buffer>>>,
     pub(super) outbox: Rc<Outbox<I>>,
     pub(super) answered: Signal,
-    /// Bytes of request bodies that are owed an answer.
+    /// Bytes that requests take which are owed an answer.
     pub(super) asking: Cell<usize>,
     /// The shard's memory for replies, and what this connection may take of it.
     pub(super) replies: Rc<Budget>,
@@ -50,13 +50,13 @@ pub(super) struct Connection<I: Io> {
 pub struct ReplyTo<I: Io> {
     connection: Rc<Connection<I>>,
     ticket: Option<Ticket>,
-    /// Bytes of the request's body.
+    /// Bytes that the request takes.
     asking: usize,
     permit: Option<Permit>,
 }
 
 impl<I: Io> ReplyTo<I> {
-    /// The way to answer a request whose body had `asking` bytes.
+    /// The way to answer a request that takes `asking` bytes until then.
     pub(super) fn new(connection: &Rc<Connection<I>>, ticket: Ticket, asking: usize) -> Self {
         connection.asking.set(connection.asking.get() + asking);
         Self {
@@ -73,7 +73,7 @@ impl<I: Io> ReplyTo<I> {
         self
     }
 
-    /// Bytes of the request's body.
+    /// Bytes that the request takes until it is answered.
     pub(super) fn asked(&self) -> usize {
         self.asking
     }

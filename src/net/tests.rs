@@ -366,7 +366,7 @@ const HOLDERS: usize = 8;
 fn requests_that_wait_give_way_to_who_needs_their_memory() {
     Sim::new(1).run(|io| async move {
         let stub = Stub::new();
-        let asked = frame(&DescribeClusterRequest {}).repeat(MANY);
+        let asked = frame(&ProduceRequest::default()).repeat(MANY);
         for _ in 0..HOLDERS {
             let stream = ask_too_much(&io, &stub, &asked).await;
             io.spawn(TaskClass::Foreground, async move {
@@ -516,5 +516,30 @@ fn a_connection_that_waits_is_small() {
         let stream = connected(&io, &stub).await;
         let size = size_of_val(&serve(io, stub, stream));
         assert!(size <= 2_560, "{size} bytes");
+    });
+}
+
+/// Whoever has done and does not take what is owed still has a socket here: it counts, or descriptors
+/// that are left for the logs would go to such clients.
+#[test]
+fn a_connection_counts_until_everything_is_sent() {
+    const COUNT: usize = 4;
+    Sim::new(1).run(|io| async move {
+        let stub = Stub::new();
+        let stream = connected(&io, &stub).await;
+        let mut bad = frame(&MetadataRequest::default());
+        bad[..4].fill(0);
+        let asked = frame(&MetadataRequest::default()).repeat(COUNT);
+        send(
+            &stream,
+            &[frame(&HandshakeRequest::default()), asked, bad].concat(),
+        )
+        .await;
+        io.sleep(Duration::from_millis(200)).await;
+        assert!(stub.buffers.heads.used() > 100_000);
+        assert_eq!(stub.open.get(), 1);
+        receive_all(&stream, 1 + COUNT).await;
+        assert_eq!(stream.receive(&mut [0]).await.expect("an end"), 0);
+        stub.served.wait_until(|| stub.open.get() == 0).await;
     });
 }
