@@ -105,7 +105,7 @@ fn end_to_end(args: WriteArgs) -> Result<Load> {
     let mut load = writing(args, Kind::EndToEnd)?;
     if let Kind::EndToEnd(writing) = &mut load.kind {
         // Each connection has a partition to itself.
-        writing.partitions.get_or_insert(load.extent.connections);
+        writing.partitions.get_or_insert(load.extent.producers);
         ensure!(!load.extent.verify, "end-to-end does not verify: use both");
     }
     Ok(load)
@@ -195,6 +195,6 @@ mod tests {
         let load = load("produce --workload orders --rate 5").unwrap();
         let writing = load.writing().unwrap();
         assert_eq!((writing.rate, writing.partitions), (5, Some(4)));
-        assert_eq!(load.extent.connections, 8);
+        assert_eq!((load.extent.producers, load.extent.consumers), (8, 8));
     }
 }

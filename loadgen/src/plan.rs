@@ -139,7 +139,7 @@ impl<'a> Writers<'a> {
     async fn plan(mut self) -> Result<Plan> {
         let extent = &self.load.extent;
         let (ends, ends_receiver) = watch::channel(None);
-        let written: Vec<Meter> = (0..extent.connections).map(|_| Meter::default()).collect();
+        let written: Vec<Meter> = (0..extent.producers).map(|_| Meter::default()).collect();
         let producers = written
             .iter()
             .zip(0..)
@@ -174,7 +174,7 @@ impl<'a> Writers<'a> {
         Ok(Plan {
             run: self.run,
             jobs,
-            producers: extent.connections as usize,
+            producers: extent.producers as usize,
             streams,
             duration: duration.map(|duration| duration + extent.warm_up),
             records: extent.records,
@@ -188,7 +188,7 @@ impl<'a> Writers<'a> {
 
     fn producer(&self, index: u32, meter: &Meter) -> ProducerPlan {
         let extent = &self.load.extent;
-        let producers = extent.connections;
+        let producers = extent.producers;
         ProducerPlan {
             index,
             producers,
@@ -328,7 +328,7 @@ struct ReadSetup<'a> {
 
 impl ReadSetup<'_> {
     fn jobs(self, extent: &Extent, clock: Clock) -> (Vec<Job>, Stream) {
-        let count = (extent.connections as usize).clamp(1, self.start.len().max(1));
+        let count = (extent.consumers as usize).clamp(1, self.start.len().max(1));
         let mut parts: Vec<Vec<(u32, i64)>> = vec![Vec::new(); count];
         for (index, (&partition, &offset)) in self.start.iter().enumerate() {
             parts[index % count].push((partition, offset));
@@ -374,7 +374,11 @@ fn share(records: u64, index: u32, count: u32) -> u64 {
 
 fn settings(extent: &Extent, spread: &Spread, produce: Option<ProduceSettings>) -> Settings {
     Settings {
-        connections: extent.connections,
+        connections: match produce {
+            Some(_) => extent.producers,
+            None => extent.consumers,
+        },
+        consumers: extent.consumers,
         threads: extent.threads,
         topics: spread.topic_count(),
         partitions: spread.count(),
@@ -409,7 +413,7 @@ fn describe(writing: &Writing, extent: &Extent, spread: &Spread) -> String {
     format!(
         "{}, {}, records of {}, batches of {}, {rate}",
         topics(spread),
-        counted(u64::from(extent.connections), "connection"),
+        counted(u64::from(extent.producers), "connection"),
         writing.sizes,
         show_count(writing.batch_size),
     )

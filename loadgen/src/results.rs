@@ -152,8 +152,11 @@ pub struct Interval {
 /// What was asked for, for whoever compares results.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Settings {
-    /// Client connections of each direction.
+    /// Client connections that wrote, or that read where nothing was written.
     pub connections: u32,
+    /// Those that read, if any did.
+    #[serde(default)]
+    pub consumers: u32,
     /// Threads they were spread over.
     pub threads: u32,
     /// Topics.

@@ -82,8 +82,12 @@ fn flushing(result: &RunResult, durability: &Durability) -> String {
         Some(bytes) => format!(", {} each", show_bytes(bytes)),
         None => String::new(),
     };
+    let journal = match figures.journal_ratio {
+        Some(ratio) => format!(", {:.0} % of them the journal's", ratio * 100.0),
+        None => String::new(),
+    };
     format!(
-        "durability={setting}: {} flushes ({}/s){each}",
+        "durability={setting}: {} flushes ({}/s){each}{journal}",
         show_rounded(figures.flushes),
         show_rounded(figures.flushes_per_second)
     )

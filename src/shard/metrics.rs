@@ -72,8 +72,12 @@ counters! {
     chunks_written: Counter,
     /// Bytes written to segments, headers and padding included.
     written_bytes: Counter,
-    /// Flushes of segments.
+    /// Flushes of segments and of the journal.
     flushes: Counter,
+    /// Frames written to the journal, each flushed.
+    journal_frames: Counter,
+    /// Bytes written to the journal, headers and padding included.
+    journal_bytes: Counter,
     /// Reads answered from memory.
     cache_hits: Counter,
     /// Reads that needed the disk.

@@ -71,6 +71,8 @@ impl<I: Io> Shard<I> {
         counters.chunks_written.set(storage.chunks_written);
         counters.written_bytes.set(storage.written_bytes);
         counters.flushes.set(storage.flushes);
+        counters.journal_frames.set(storage.frames_written);
+        counters.journal_bytes.set(storage.journal_bytes);
         counters.cache_hits.set(storage.cache_hits);
         counters.cache_misses.set(storage.cache_misses);
         counters.read_bytes.set(storage.read_bytes);

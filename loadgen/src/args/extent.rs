@@ -28,6 +28,12 @@ pub struct ExtentArgs {
     /// Client connections, each with its own producer or consumer [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub connections: Option<u32>,
+    /// Connections that write, if not as many as --connections
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub producers: Option<u32>,
+    /// Connections that read, if not as many as --connections
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub consumers: Option<u32>,
     /// Threads that the connections are spread over [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub threads: Option<u32>,
@@ -69,6 +75,8 @@ impl ExtentArgs {
         file.fill("topic", &mut self.topic, |text| Ok(text.to_owned()))?;
         file.fill_number("topics", &mut self.topics)?;
         file.fill_number("connections", &mut self.connections)?;
+        file.fill_number("producers", &mut self.producers)?;
+        file.fill_number("consumers", &mut self.consumers)?;
         file.fill_number("threads", &mut self.threads)?;
         if self.records.is_none() {
             file.fill("duration", &mut self.duration, parse_duration)?;

@@ -40,6 +40,9 @@ pub struct BrokerFigures {
     pub flushes_per_second: f64,
     /// Bytes written to the disk for each of them, padding included.
     pub bytes_per_flush: Option<f64>,
+    /// Part of the flushes that were the journal's: one for all partitions written at once.
+    #[serde(default)]
+    pub journal_ratio: Option<f64>,
     /// Bytes written for each byte of record batches appended.
     pub write_amplification: Option<f64>,
     /// Part of all reads that were answered from memory.
@@ -109,6 +112,8 @@ impl Scrape {
         let ratio = |part: f64, whole: f64| (whole > 0.0).then(|| part / whole);
         let reads = shard("cache_hits") + shard("cache_misses");
         let moved_gb = (shard("received_bytes") + shard("sent_bytes")) / 1e9;
+        // Both lanes: into segments at once, and into the journal first.
+        let written = shard("written_bytes") + shard("journal_bytes");
         let cpu_seconds = rose("process_cpu_seconds_total");
         let counters = self.counters.iter().filter_map(|name| {
             let short = name.strip_prefix(SHARD_PREFIX)?.strip_suffix("_total")?;
@@ -118,8 +123,9 @@ impl Scrape {
             seconds,
             flushes: shard("flushes"),
             flushes_per_second: shard("flushes") / seconds,
-            bytes_per_flush: ratio(shard("written_bytes"), shard("flushes")),
-            write_amplification: ratio(shard("written_bytes"), shard("appended_bytes")),
+            bytes_per_flush: ratio(written, shard("flushes")),
+            journal_ratio: ratio(shard("journal_frames"), shard("flushes")),
+            write_amplification: ratio(written, shard("appended_bytes")),
             cache_hit_ratio: ratio(shard("cache_hits"), reads),
             forwarded_requests: shard("forwarded_requests"),
             cpu_seconds,
@@ -168,11 +174,14 @@ mod tests {
              millstream_shard_flushes_total{{shard=\"0\"}} {flushes}.0\n\
              millstream_shard_flushes_total{{shard=\"1\"}} 5.0\n\
              millstream_shard_written_bytes_total{{shard=\"0\"}} {written}\n\
+             millstream_shard_journal_bytes_total{{shard=\"0\"}} {written}\n\
+             millstream_shard_journal_frames_total{{shard=\"1\"}} {}\n\
              millstream_shard_appended_bytes_total{{shard=\"0\"}} {}\n\
              millstream_shard_received_bytes_total{{shard=\"0\"}} {}\n\
              millstream_shard_disk_total 7\n\
              process_cpu_seconds_total {}\n\
              process_resident_memory_bytes 4096\n# EOF\n",
+            flushes / 2,
             written / 2,
             u64::from(written) * 1_000_000,
             f64::from(flushes) / 10.0,
@@ -184,8 +193,9 @@ mod tests {
         let figures = scrape_of(30, 9_000).since(&scrape_of(10, 1_000), 4.0);
         assert_eq!(figures.flushes, 20.0);
         assert_eq!(figures.flushes_per_second, 5.0);
-        assert_eq!(figures.bytes_per_flush, Some(400.0));
-        assert_eq!(figures.write_amplification, Some(2.0));
+        assert_eq!(figures.bytes_per_flush, Some(800.0));
+        assert_eq!(figures.journal_ratio, Some(0.5));
+        assert_eq!(figures.write_amplification, Some(4.0));
         assert_eq!(figures.cache_hit_ratio, None);
         assert_eq!(figures.cpu_seconds, 2.0);
         assert_eq!(figures.cpu_seconds_per_gb, Some(0.25));

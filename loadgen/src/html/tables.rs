@@ -244,15 +244,17 @@ fn results(run: &RunResult) -> Rows {
         let absent = || "–".to_owned();
         let each = figures.bytes_per_flush.map_or_else(absent, show_bytes);
         rows.push(("bytes a flush", each));
+        let percent = |it: Option<f64>| match it {
+            Some(part) => format!("{:.1} %", part * 100.0),
+            None => absent(),
+        };
+        rows.push(("flushes of the journal", percent(figures.journal_ratio)));
         let ratio = |it: Option<f64>| it.map_or_else(absent, |it| format!("{it:.2}"));
         rows.push((
             "written for each appended",
             ratio(figures.write_amplification),
         ));
-        let hits = figures
-            .cache_hit_ratio
-            .map(|it| format!("{:.1} %", it * 100.0));
-        rows.push(("reads from memory", hits.unwrap_or_else(absent)));
+        rows.push(("reads from memory", percent(figures.cache_hit_ratio)));
         rows.push(("processor, s/GB", ratio(figures.cpu_seconds_per_gb)));
         rows.push((
             "requests forwarded",

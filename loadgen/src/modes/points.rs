@@ -47,11 +47,11 @@ impl<'a, 'b> Points<'a, 'b> {
         self.stage.console.say(line);
     }
 
-    /// Runs the load once, written in this way.
+    /// Runs the load once, written in this way; nothing if it was stopped before it measured.
     ///
     /// # Errors
     /// What kept it from starting.
-    pub async fn run(&mut self, writing: Writing) -> Result<&RunResult> {
+    pub async fn run(&mut self, writing: Writing) -> Result<Option<&RunResult>> {
         let mut load = self.base.clone();
         let name = self.base.extent.topic.as_deref().unwrap_or(TOPIC);
         let name = format!("{name}-{}", self.results.len());
@@ -63,9 +63,13 @@ impl<'a, 'b> Points<'a, 'b> {
             let _ = self.stage.admin.delete_topic(&topic).await;
         }
         let result = result?;
+        let measured = result.produce.as_ref().map_or(0, |it| it.total.records);
+        if self.stage.interrupted && measured == 0 {
+            return Ok(None);
+        }
         self.stage.console.say(&line(&result));
         self.results.push(result);
-        Ok(self.results.last().expect("just pushed"))
+        Ok(self.results.last())
     }
 }
 

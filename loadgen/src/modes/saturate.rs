@@ -59,7 +59,7 @@ impl Saturate {
         let bound_us = u64::try_from(self.p99.as_micros()).unwrap_or(u64::MAX);
         let mut points = Points::new(stage, self.base.clone());
         let fastest = points.run(self.at(0)).await?;
-        let ceiling = throughput(fastest) * ABOVE_CEILING;
+        let ceiling = fastest.map_or(0.0, throughput) * ABOVE_CEILING;
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -71,8 +71,8 @@ impl Saturate {
                 break;
             }
             let result = points.run(self.at(rate)).await?;
+            let holds = result.is_some_and(|result| holds(result, bound_us));
             // A run that was cut short says nothing.
-            let holds = holds(result, bound_us);
             if !points.is_interrupted() {
                 search.told(rate, holds);
             }

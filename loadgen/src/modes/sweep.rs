@@ -105,10 +105,7 @@ impl Sweep {
                     ..writing.clone()
                 })
                 .await?;
-            max = result
-                .produce
-                .as_ref()
-                .map(|it| it.total.records_per_second);
+            max = result.map(throughput);
         }
         for rate in &self.rates {
             let rate = match rate {

@@ -88,8 +88,10 @@ pub struct Extent {
     pub topic: Option<String>,
     /// How many topics, if they are numbered.
     pub topics: Option<u32>,
-    /// Client connections of each direction.
-    pub connections: u32,
+    /// Connections that write.
+    pub producers: u32,
+    /// Connections that read.
+    pub consumers: u32,
     /// Threads they are spread over.
     pub threads: u32,
     /// Stop this long after the warm-up.
@@ -116,10 +118,12 @@ impl Extent {
     /// Fills in defaults.
     #[must_use]
     pub fn of(args: &ExtentArgs) -> Self {
+        let connections = args.connections.unwrap_or(1);
         Self {
             topic: args.topic.clone(),
             topics: args.topics,
-            connections: args.connections.unwrap_or(1),
+            producers: args.producers.unwrap_or(connections),
+            consumers: args.consumers.unwrap_or(connections),
             threads: args.threads.unwrap_or(1),
             duration: args.duration,
             records: args.records,
