@@ -61,6 +61,7 @@ pub struct Saturation {
     /// The rate, if any kept it.
     pub rate: Option<u64>,
     /// Whether it kept it again when it was tried again.
+    #[serde(default)]
     pub confirmed: bool,
     /// Part of the rate that it may be off.
     pub precision: f64,

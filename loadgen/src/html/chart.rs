@@ -39,8 +39,19 @@ pub struct Line {
     pub colour: usize,
     /// (x, y, what to tell about it), from left to right.
     pub points: Vec<(f64, f64, String)>,
-    /// Whether the space below is tinted.
-    pub filled: bool,
+    /// How the points are joined.
+    pub style: Style,
+}
+
+/// How the points of a line are joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// By a line.
+    Joined,
+    /// By a line, and the space below is tinted.
+    Filled,
+    /// Not at all: nothing lies between them.
+    Apart,
 }
 
 /// A point that matters.
@@ -184,8 +195,8 @@ impl Chart {
         let _ = write!(
             svg,
             "<path class=\"rule\" d=\"M{LEFT} {y:.1}H{right}\"/>\
-             <text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
-            LEFT + 6.0,
+             <text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+            right - 4.0,
             y - 5.0,
             escape(label)
         );
@@ -198,8 +209,8 @@ impl Chart {
             let command = if index == 0 { 'M' } else { 'L' };
             let _ = write!(path, "{command}{:.1} {:.1}", self.x(*x), self.y(*y));
         }
-        if let (true, Some(first), Some(last)) =
-            (line.filled, line.points.first(), line.points.last())
+        if let (Style::Filled, Some(first), Some(last)) =
+            (line.style, line.points.first(), line.points.last())
         {
             let (from, until, bottom) = (self.x(first.0), self.x(last.0), self.bottom());
             let _ = write!(
@@ -207,7 +218,9 @@ impl Chart {
                 "<path class=\"f{colour}\" d=\"{path}L{until:.1} {bottom}L{from:.1} {bottom}Z\"/>"
             );
         }
-        let _ = write!(svg, "<path class=\"line s{colour}\" d=\"{path}\"/>");
+        if line.style != Style::Apart {
+            let _ = write!(svg, "<path class=\"line s{colour}\" d=\"{path}\"/>");
+        }
         let radius = if line.points.len() <= MANY_POINTS {
             "3"
         } else {
@@ -336,7 +349,7 @@ mod tests {
             label: "l".to_owned(),
             colour: 9,
             points: vec![(0.0, 0.0, "a & b".to_owned()), (10.0, 10.0, String::new())],
-            filled: false,
+            style: Style::Joined,
         };
         let html = chart(vec![line], Vec::new()).html();
         assert!(

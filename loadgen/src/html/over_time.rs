@@ -2,7 +2,7 @@
 
 use super::{
     as_f64,
-    chart::{Axis, Chart, HEIGHT, Line},
+    chart::{Axis, Chart, HEIGHT, Line, Style},
     scale::Scale,
 };
 use crate::{
@@ -90,7 +90,7 @@ fn throughput(run: &RunResult) -> Chart {
                 (it.at_seconds, figures.mb_per_second, told)
             })
             .collect(),
-        filled: true,
+        style: Style::Filled,
     });
     let lines: Vec<Line> = lines.collect();
     let values = lines
@@ -164,7 +164,7 @@ fn curve(name: &str, stream: &StreamResult) -> Line {
         label: name.to_owned(),
         colour: colour(name),
         points: stream.percentiles.iter().map(point).collect(),
-        filled: false,
+        style: Style::Joined,
     }
 }
 
@@ -194,7 +194,7 @@ fn latency_over_time(run: &RunResult) -> Chart {
             label: format!("{name} {label}"),
             colour: [0, 1, 4][index],
             points: stream.intervals.iter().filter_map(point).collect(),
-            filled: false,
+            style: Style::Joined,
         });
     }
     let us = lines
@@ -241,7 +241,7 @@ fn flushes(run: &RunResult) -> Chart {
             label: "flushes/s".to_owned(),
             colour: 3,
             points,
-            filled: true,
+            style: Style::Filled,
         }],
         marks: Vec::new(),
         band: warm_up(run),
@@ -273,7 +273,7 @@ fn memory(run: &RunResult) -> Chart {
             label: "MiB".to_owned(),
             colour: 5,
             points,
-            filled: true,
+            style: Style::Filled,
         }],
         marks: Vec::new(),
         band: warm_up(run),

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     as_f64,
-    chart::{Axis, Chart, Line, Mark},
+    chart::{Axis, Chart, Line, Mark, Style},
     escape::escape,
     scale::Scale,
     tables::tile,
@@ -92,7 +92,11 @@ pub fn chart(document: &Document) -> Chart {
             label,
             colour,
             points: curve.points.iter().filter_map(point).collect(),
-            filled: false,
+            style: match document.saturation {
+                // A search jumps to and fro, and tries a rate twice.
+                Some(_) => Style::Apart,
+                None => Style::Joined,
+            },
         });
     }
     marks.extend(found(document));
@@ -101,10 +105,16 @@ pub fn chart(document: &Document) -> Chart {
     let us = points().map(|point| point.1).chain(bound.map(as_f64));
     Chart {
         title: "Latency against throughput",
-        note:
-            "Each point is a run of its own; rings are where latency begins to climb faster than \
-               throughput"
-                .to_owned(),
+        note: match document.saturation {
+            Some(_) => {
+                "Each point is a run of its own; the ring is the highest rate found".to_owned()
+            }
+            None => {
+                "Each point is a run of its own; rings are where latency begins to climb faster \
+                     than throughput"
+                    .to_owned()
+            }
+        },
         height: HEIGHT,
         x: Axis {
             label: "records/s acknowledged",
