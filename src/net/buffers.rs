@@ -51,6 +51,12 @@ pub struct ReceiveBuffer {
 }
 
 impl ReceiveBuffer {
+    /// Whether frames may share it. A large one, or one that others wait for, ends with the frame that it
+    /// is for: then it is empty, and can be given back.
+    pub fn may_be_shared(&self) -> bool {
+        self.bytes.len() <= MEDIUM && !self.is_wanted()
+    }
+
     /// Somebody waits for memory of this kind.
     pub fn is_wanted(&self) -> bool {
         self.home.budget(self.bytes.len()).is_wanted()

@@ -226,7 +226,7 @@ impl<I: Io> Receiver<I> {
         let Some(buffer) = &mut self.buffer else {
             return Ok(false);
         };
-        let most = if self.reads_ahead {
+        let most = if self.reads_ahead && buffer.may_be_shared() {
             buffer.bytes.len()
         } else {
             FRAME_HEADER_SIZE
@@ -270,8 +270,7 @@ impl<I: Io> Receiver<I> {
         let Some(buffer) = &mut self.buffer else {
             return Ok(0);
         };
-        // When others wait for this memory, it is empty after this frame and can be given back.
-        let most = if self.reads_ahead && !buffer.is_wanted() {
+        let most = if self.reads_ahead && buffer.may_be_shared() {
             buffer.bytes.len()
         } else {
             buffer.bytes.len().min(self.start + size)
@@ -285,16 +284,19 @@ impl<I: Io> Receiver<I> {
     /// Makes the buffer hold a frame of `size` bytes from `start`, or as much of it as it is given
     /// now, moving what is there to the front.
     async fn make_room(&mut self, size: usize) -> Result<(), ReceiveError> {
-        let capacity = self.buffer.as_ref().map_or(0, |buffer| buffer.bytes.len());
+        let mut capacity = self.capacity();
+        if capacity > MEDIUM && (size <= MEDIUM || size > capacity) {
+            // A large one is not kept for small frames, nor while a larger one is waited for.
+            self.start_again().await;
+            capacity = self.capacity();
+        }
         let have = self.end - self.start;
         if size > MEDIUM && capacity < size {
             // On the heap, so that a connection that waits for its next frame is small.
             return Box::pin(self.make_large_room(size, capacity)).await;
         }
-        // A full small buffer says that more is coming; a large one is not kept for small frames.
-        let grow = capacity < size || (capacity == SMALL && self.end == SMALL);
-        let shrink = capacity > MEDIUM && size <= MEDIUM && have <= MEDIUM;
-        if grow || shrink {
+        // A full small buffer says that more is coming.
+        if capacity < size || (capacity == SMALL && self.end == SMALL) {
             let wanted = if capacity == 0 {
                 size
             } else {
@@ -306,6 +308,23 @@ impl<I: Io> Receiver<I> {
             self.move_to_front();
         }
         Ok(())
+    }
+
+    fn capacity(&self) -> usize {
+        self.buffer.as_ref().map_or(0, |buffer| buffer.bytes.len())
+    }
+
+    /// A small buffer instead of a large one, which holds no more than a part of a header.
+    async fn start_again(&mut self) {
+        let mut header = [0; FRAME_HEADER_SIZE];
+        let kept = self.leftover();
+        let size = kept.len();
+        header[..size].copy_from_slice(kept);
+        self.buffer = None;
+        let mut buffer = self.buffers.take(SMALL).await;
+        buffer.bytes[..size].copy_from_slice(&header[..size]);
+        self.buffer = Some(buffer);
+        (self.start, self.end) = (0, size);
     }
 
     /// A large frame gets its memory when a medium buffer is full of it, not when it is announced.
@@ -328,8 +347,8 @@ impl<I: Io> Receiver<I> {
         Ok(())
     }
 
-    /// Another buffer, when there is memory for it. Meanwhile this one keeps what is in it. Small ones
-    /// wait for medium ones and those for large ones, never the other way round for long: who holds up
+    /// A larger buffer, when there is memory for it. Meanwhile this one keeps what is in it: small ones
+    /// wait for medium ones, those for large ones, and large ones for the network only. Who holds up
     /// others while it waits is cut off.
     async fn take_patiently(&self, size: usize) -> Result<ReceiveBuffer, ReceiveError> {
         let begun = self.io.now();
