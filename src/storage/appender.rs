@@ -261,6 +261,8 @@ pub(super) struct Appender<B> {
     acknowledged: Offset,
     /// Everything below wants to be flushed to segments, whoever waits for it.
     flush_wanted: Offset,
+    /// The log failed while the journal held this frame and later ones for it.
+    pinned: Option<u64>,
     open: Option<OpenChunk<B>>,
     chunks: VecDeque<TailChunk<B>>,
     /// Number of the first one in `chunks`.
@@ -304,6 +306,7 @@ impl<B: Buffer> Appender<B> {
             durable,
             acknowledged: durable.next,
             flush_wanted: Offset::ZERO,
+            pinned: None,
             open: None,
             chunks: VecDeque::new(),
             front: 0,
@@ -555,6 +558,8 @@ impl<B: Buffer> Appender<B> {
     /// The log failed: forgets what was not durable. Gives its size in bytes.
     pub fn abandon(&mut self) -> usize {
         let size = self.unflushed();
+        // The journal keeps what it made durable: the next start finds it there.
+        self.pinned = self.first_frame();
         self.open = None;
         self.boundaries.clear();
         size

@@ -98,7 +98,15 @@ impl<I: Io> Log<I> {
         observer: &mut dyn RecoveryObserver,
     ) -> Result<(Rc<Self>, Recovered), LogError> {
         let dir = names::partition_dir(&storage.config.data_dir, id);
-        let mut found = super::recovery::recover(storage, id, &dir, observer).await?;
+        let found = super::recovery::recover(storage, id, &dir, observer).await;
+        let whole = found
+            .as_ref()
+            .is_ok_and(|found| found.recovered.damage.is_none());
+        if !whole && storage.replay.borrow().holds(id) {
+            // What the journals hold of it is nowhere else.
+            storage.keep_replay();
+        }
+        let mut found = found?;
         let replayed = std::mem::take(&mut found.replayed);
         let recovered = found.recovered.clone();
         let log = Rc::new_cyclic(|this| Self {

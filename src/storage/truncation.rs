@@ -239,6 +239,7 @@ impl<I: Io> Log<I> {
             }
         };
         self.storage.free_room(abandoned);
+        self.storage.journal.notify();
         self.changed.raise();
         self.changed.wait_until(|| self.running.get() == 0).await;
         let _held = self.slots.hold().await;

@@ -243,6 +243,7 @@ impl<I: Io> Log<I> {
             state.appender.abandon()
         };
         self.storage.free_room(abandoned);
+        self.storage.journal.log_failed();
         self.changed.raise();
         self.listener.failed(&error);
     }

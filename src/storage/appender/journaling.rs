@@ -114,19 +114,15 @@ impl<B: Buffer> Appender<B> {
         through_size - before
     }
 
-    /// Moves the acknowledged end over what is durable one way or the other.
+    /// Moves the acknowledged end: over what segments hold durably without a gap, then over what the journal
+    /// holds. A chunk that is durable behind one that only the journal holds does not count: a recovery
+    /// goes through the segments first, and stops at the gap.
     pub(super) fn acknowledge(&mut self) {
         let mut end = self.acknowledged.max(self.durable.next);
         let from = self.chunks.partition_point(|chunk| chunk.next <= end);
         for chunk in self.chunks.range(from..) {
-            let whole = chunk.stage == Stage::Durable;
-            let to = if whole {
-                chunk.next
-            } else {
-                chunk.journaled.durable_next
-            };
-            end = end.max(to);
-            if to < chunk.next {
+            end = end.max(chunk.journaled.durable_next);
+            if chunk.journaled.durable_next < chunk.next {
                 self.acknowledged = end;
                 return;
             }
@@ -154,6 +150,9 @@ impl<B: Buffer> Appender<B> {
 
     /// The first frame of the journal that holds something no segment holds durably.
     pub fn first_frame(&self) -> Option<u64> {
+        if self.pinned.is_some() {
+            return self.pinned;
+        }
         let chunks = self.chunks.iter();
         let mut undone = chunks.filter(|chunk| chunk.stage != Stage::Durable);
         let first = undone.find_map(|chunk| chunk.journaled.frame);

@@ -121,8 +121,9 @@ impl<B: Buffer> Appender<B> {
         let needed = match need {
             FlushNeed::Nothing => false,
             FlushNeed::Acknowledgement => {
-                let mut written = self.chunks.iter().filter(|chunk| written(chunk));
-                written.any(|chunk| !covered(chunk) || chunk.payload_size == 0)
+                // One that the journal covers holds up those behind it that it does not.
+                let waits = |chunk: &TailChunk<B>| !covered(chunk) || chunk.payload_size == 0;
+                self.chunks.iter().any(written) && self.chunks.iter().any(waits)
             }
             FlushNeed::Everything => true,
         };

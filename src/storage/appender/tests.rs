@@ -351,3 +351,40 @@ fn a_log_with_little_in_it_allocates_little() {
         test.append(10);
     }
 }
+
+#[test]
+fn a_durable_chunk_behind_one_that_only_the_journal_holds_is_not_acknowledged() {
+    let mut test = Test::with_segment();
+    test.append(10);
+    let (chunk, size, next) = {
+        let entry = test.appender.hand_over(1).expect("something is pending");
+        (entry.chunk, entry.through_size, entry.header.next)
+    };
+    test.appender.journaled(1, chunk, size, next);
+    assert_eq!(test.appender.acknowledged(), next);
+    test.appender.seal_open();
+    let step = |test: &mut Test| {
+        let (options, now) = (test.options, test.now_ms);
+        let step = test
+            .appender
+            .next_step(&options, now, Lane::Direct, FlushNeed::Acknowledgement);
+        step.map(|step| show(&step))
+    };
+    // The first chunk's write is slow.
+    assert_eq!(step(&mut test).as_deref(), Some("write 1 at 0:8192 4096"));
+    test.append(GATHER_SIZE);
+    assert!(step(&mut test).expect("a write").starts_with("write 2"));
+    assert_eq!(step(&mut test), None);
+    test.appender.written(2);
+    assert_eq!(step(&mut test).as_deref(), Some("flush {0}"));
+    test.appender.written(1);
+    test.appender.flushed();
+    let flush = step(&mut test);
+    // Chunk 1 is in the journal and in no segment: a recovery ends after it, and cuts chunk 2.
+    assert!(
+        test.appender.acknowledged() == next || flush.is_some(),
+        "acknowledged {} over a hole, and nothing flushes it",
+        test.appender.acknowledged()
+    );
+    assert_eq!(test.appender.acknowledged(), next, "beyond the hole");
+}

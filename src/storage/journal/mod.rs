@@ -62,6 +62,8 @@ pub(super) struct Journal<I: Io> {
     seal_timer: Cell<bool>,
     stopped: Cell<bool>,
     disk_full: Cell<bool>,
+    /// A log failed: what the journal holds of it stays, so room may never come.
+    stuck: Cell<bool>,
     /// Raised when a frame is durable, or a log needs the journal less than before.
     changed: Signal,
 }
@@ -74,6 +76,8 @@ struct Frame<I: Io> {
     position: u64,
     buffer: Rc<<I as Disk>::Buffer>,
     parts: Vec<Part<I>>,
+    /// What it says is needed.
+    oldest: u64,
 }
 
 /// One log's part of a frame.
@@ -106,6 +110,7 @@ impl<I: Io> Journal<I> {
             seal_timer: Cell::new(false),
             stopped: Cell::new(false),
             disk_full: Cell::new(false),
+            stuck: Cell::new(false),
             changed: Signal::default(),
         })
     }
@@ -116,7 +121,8 @@ impl<I: Io> Journal<I> {
             return false;
         }
         let ring = self.ring.borrow();
-        ring.has_room(self.frame_size_max()) || ring.expects_room() && !self.disk_full.get()
+        ring.has_room(self.frame_size_max())
+            || ring.expects_room() && !self.disk_full.get() && !self.stuck.get()
     }
 
     /// The disk is full, or is not any more: what waits for room need not wait for that.
@@ -140,11 +146,21 @@ impl<I: Io> Journal<I> {
     /// A log has something for the next frame.
     pub fn enqueue(self: &Rc<Self>, log: Rc<Log<I>>) {
         self.waiting.borrow_mut().push(log);
+        self.wake();
+    }
+
+    fn wake(self: &Rc<Self>) {
         if !self.committing.replace(true) {
             let this = Rc::clone(self);
             self.io
                 .spawn(TaskClass::Foreground, async move { this.commit().await });
         }
+    }
+
+    /// A log failed, and may need its frames until the next start.
+    pub fn log_failed(&self) {
+        self.stuck.set(true);
+        self.changed.raise();
     }
 
     /// A log made something durable elsewhere, or has ended.
@@ -154,11 +170,20 @@ impl<I: Io> Journal<I> {
 
     /// Frame after frame, until nobody waits.
     async fn commit(self: Rc<Self>) {
-        while !self.waiting.borrow().is_empty() {
+        loop {
+            if !self.has_room() && self.ring.borrow().has_freed() {
+                self.announce().await;
+            }
+            if self.waiting.borrow().is_empty() {
+                break;
+            }
             self.keep_ahead();
             self.make_way();
-            let decided = || self.has_room() || !self.is_ready();
+            let decided = || self.has_room() || !self.is_ready() || self.ring.borrow().has_freed();
             self.changed.wait_until(decided).await;
+            if !self.has_room() && self.ring.borrow().has_freed() && !self.stopped.get() {
+                continue;
+            }
             let Some(frame) = self.build() else {
                 continue;
             };
@@ -283,6 +308,7 @@ impl<I: Io> Journal<I> {
             position,
             buffer: Rc::new(buffer),
             parts,
+            oldest: header.oldest,
         }
     }
 
@@ -295,6 +321,7 @@ impl<I: Io> Journal<I> {
             position,
             buffer,
             parts,
+            oldest,
         } = frame;
         let size = buffer.bytes().len() as u64;
         let written = file.write_durably_at(Rc::clone(&buffer), position).await;
@@ -309,6 +336,7 @@ impl<I: Io> Journal<I> {
         }
         self.sealed.set(self.flushed.get());
         self.flushed.set(sequence);
+        self.ring.borrow_mut().announced(oldest);
         for part in parts {
             let run = Run::shared(Rc::clone(&buffer), part.view);
             let place = (sequence, part.chunk, part.through_size);
@@ -356,6 +384,20 @@ impl<I: Io> Journal<I> {
                 this.commit().await;
             }
         });
+    }
+
+    /// Says in the room that is left for it which files are free.
+    async fn announce(&self) {
+        let place = self.ring.borrow().reserved_place();
+        let Some(place) = place.filter(|_| !self.stopped.get()) else {
+            // The room was taken for this before, so a durable frame in it has said so.
+            self.ring.borrow_mut().announced(u64::MAX);
+            return;
+        };
+        let sequence = self.sequence.get() + 1;
+        let buffer = self.io.buffer(align_up(FRAME_HEADER_SIZE));
+        let frame = self.sealed_frame(sequence, buffer, FRAME_HEADER_SIZE, Vec::new(), place);
+        self.write(frame).await;
     }
 
     async fn seal(&self) {

@@ -40,8 +40,8 @@ use crate::{
 pub struct Replay {
     entries: BTreeMap<TopicPartition, Vec<Entry>>,
     frames: Vec<Vec<u8>>,
-    /// In the order in which they may be removed.
-    files: Vec<PathBuf>,
+    /// Of each journal.
+    files: Vec<(Uuid, Vec<PathBuf>)>,
     journals: BTreeSet<Uuid>,
 }
 
@@ -98,16 +98,26 @@ impl Replay {
             paths => paths.map_err(failed("listing", &dir))?,
         };
         let mut journals: BTreeMap<Uuid, Vec<FoundFile>> = BTreeMap::new();
+        let mut replay = Self::default();
+        let removed = paths.iter().filter_map(|path| journal_of(path, ".removed"));
+        let removed: BTreeSet<Uuid> = removed.collect();
+        for journal in &removed {
+            // Its removal was begun, so nothing in it is needed: it only has to be ended.
+            let theirs = |path: &&PathBuf| journal_of(path, ".journal") == Some(*journal);
+            let files = paths.iter().filter(theirs).cloned().collect();
+            replay.files.push((*journal, files));
+            replay.journals.insert(*journal);
+        }
         for path in paths {
-            if let Some(journal) = journal_of(&path) {
+            let journal = journal_of(&path, ".journal");
+            if let Some(journal) = journal.filter(|journal| !removed.contains(journal)) {
                 let file = read_file(io, path, journal).await?;
                 journals.entry(journal).or_default().push(file);
             }
         }
-        let mut replay = Self::default();
         for (journal, files) in journals {
             replay.journals.insert(journal);
-            replay.add_journal(files)?;
+            replay.add_journal(journal, files)?;
         }
         for entries in replay.entries.values_mut() {
             entries.sort_by_key(|entry| (entry.header.base, entry.header.next));
@@ -126,18 +136,19 @@ impl Replay {
     /// # Errors
     /// The disk's. What is left is read again at the next start, and does no harm.
     pub async fn remove<I: Io>(&self, io: &I, data_dir: &Path) -> io::Result<()> {
-        remove_files(io, data_dir, self.files.clone()).await
+        for (journal, files) in &self.files {
+            remove_journal(io, data_dir, *journal, files.clone()).await?;
+        }
+        Ok(())
     }
 
-    fn add_journal(&mut self, mut files: Vec<FoundFile>) -> Result<(), LogError> {
+    fn add_journal(&mut self, journal: Uuid, mut files: Vec<FoundFile>) -> Result<(), LogError> {
         let first = |file: &FoundFile| file.frames.first().map(|(header, _)| header.sequence);
         files.sort_by_key(first);
         let newest = files.iter().filter_map(|file| file.newest);
         let newest = newest.max_by_key(|header| header.sequence);
-        // The newest goes first: what is left then always ends like a journal that was cut off.
-        let mut paths: Vec<_> = files.iter().map(|file| file.path.clone()).collect();
-        paths.reverse();
-        self.files.extend(paths);
+        let paths = files.iter().map(|file| file.path.clone());
+        self.files.push((journal, paths.collect()));
         let Some(newest) = newest else {
             return Ok(());
         };
@@ -175,12 +186,12 @@ impl Replay {
         for _ in 0..header.entry_count {
             // The frame's checksum holds, so what does not fit was written so, and nobody can read it.
             let Some(Ok(entry)) = bytes.get(at..).map(ChunkHeader::peek) else {
-                return;
+                break;
             };
             let payload =
                 at + CHUNK_HEADER_SIZE..at + CHUNK_HEADER_SIZE + entry.payload_size as usize;
             if payload.end > bytes.len() {
-                return;
+                break;
             }
             at += entry_size(entry.payload_size as usize);
             self.entries.entry(entry.id).or_default().push(Entry {
@@ -269,9 +280,9 @@ impl Tail {
 }
 
 /// The journal that a file belongs to by its name.
-fn journal_of(path: &Path) -> Option<Uuid> {
-    let stem = path.file_name()?.to_str()?.strip_suffix(".journal")?;
-    Uuid::try_parse(stem.split_once('-')?.0).ok()
+fn journal_of(path: &Path, suffix: &str) -> Option<Uuid> {
+    let stem = path.file_name()?.to_str()?.strip_suffix(suffix)?;
+    Uuid::try_parse(stem.split('-').next()?).ok()
 }
 
 async fn read_file<I: Io>(io: &I, path: PathBuf, journal: Uuid) -> Result<FoundFile, LogError> {
@@ -338,21 +349,30 @@ fn valid_frame(bytes: &[u8], journal: Uuid) -> Option<FrameHeader> {
     FrameHeader::verified(bytes).filter(|header| header.journal == journal)
 }
 
-/// Removes files one after the other, each durably before the next.
-pub(super) async fn remove_files<I: Io>(
+/// Removes a journal. A mark that says so comes first, durably, and goes last: a journal of which some
+/// files are missing looks like one that lost them.
+pub(super) async fn remove_journal<I: Io>(
     io: &I,
     data_dir: &Path,
+    journal: Uuid,
     files: Vec<PathBuf>,
 ) -> io::Result<()> {
     let dir = names::journal_dir(data_dir);
+    let mark = dir.join(format!("{}.removed", journal.simple()));
+    match io.open(&mark, OpenMode::CreateNew).await {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        made => made?.close().await?,
+    }
+    io.sync_dir(&dir).await?;
     for path in files {
         match io.remove_file(&path).await {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             removed => removed?,
         }
-        io.sync_dir(&dir).await?;
     }
-    Ok(())
+    io.sync_dir(&dir).await?;
+    io.remove_file(&mark).await?;
+    io.sync_dir(&dir).await
 }
 
 fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LogError {

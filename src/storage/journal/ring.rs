@@ -24,6 +24,12 @@ use crate::{
     },
 };
 
+/// Left free at the end of each file, for a frame that says which files are free.
+const RESERVE_SIZE: u64 = BLOCK_SIZE as u64;
+
+/// A file, its path, and a position in it.
+pub(super) type Place<I> = (<I as Disk>::File, PathBuf, u64);
+
 struct RingFile<I: Io> {
     file: <I as Disk>::File,
     path: PathBuf,
@@ -42,6 +48,9 @@ pub(super) struct Ring<I: Io> {
     active: Option<RingFile<I>>,
     /// Oldest first.
     used: VecDeque<RingFile<I>>,
+    /// Not needed any more, but no durable frame says so yet: a torn frame in one of them would look like
+    /// one that is missing.
+    freed: VecDeque<RingFile<I>>,
     /// Used in the order in which they became free: so what is overwritten first is what is oldest.
     spare: VecDeque<RingFile<I>>,
     made: u32,
@@ -58,6 +67,7 @@ impl<I: Io> Default for Ring<I> {
         Self {
             active: None,
             used: VecDeque::new(),
+            freed: VecDeque::new(),
             spare: VecDeque::new(),
             made: 0,
             preparing: false,
@@ -71,13 +81,34 @@ impl<I: Io> Default for Ring<I> {
 impl<I: Io> Ring<I> {
     /// A frame of `size` bytes has a place.
     pub fn has_room(&self, size: usize) -> bool {
-        let fits = |file: &RingFile<I>| file.position + size as u64 <= file.size;
+        let size = size as u64 + RESERVE_SIZE;
+        let fits = |file: &RingFile<I>| file.position + size <= file.size;
         self.active.as_ref().is_some_and(fits) || !self.spare.is_empty()
     }
 
+    /// The place of a frame that says what is not needed any more, in the room that is left for it.
+    pub fn reserved_place(&self) -> Option<Place<I>> {
+        let active = self.active.as_ref()?;
+        (active.position + RESERVE_SIZE <= active.size)
+            .then(|| (active.file.clone(), active.path.clone(), active.position))
+    }
+
+    /// Files wait for a frame that says that they are free.
+    pub fn has_freed(&self) -> bool {
+        !self.freed.is_empty()
+    }
+
+    /// A frame is durable that needs nothing before frame `oldest`.
+    pub fn announced(&mut self, oldest: u64) {
+        while self.freed.front().is_some_and(|file| file.last < oldest) {
+            let freed = self.freed.pop_front();
+            self.spare.extend(freed);
+        }
+    }
+
     /// The place of frame `sequence` with `size` bytes.
-    pub fn place(&mut self, size: u64, sequence: u64) -> Option<(<I as Disk>::File, PathBuf, u64)> {
-        let full = |file: &RingFile<I>| file.position + size > file.size;
+    pub fn place(&mut self, size: u64, sequence: u64) -> Option<Place<I>> {
+        let full = |file: &RingFile<I>| file.position + size + RESERVE_SIZE > file.size;
         if self.active.as_ref().is_none_or(full) {
             let mut next = self.spare.pop_front()?;
             next.position = JOURNAL_HEADER_SIZE;
@@ -86,7 +117,7 @@ impl<I: Io> Ring<I> {
             self.used.extend(self.active.replace(next));
         }
         let active = self.active.as_ref()?;
-        (active.position + size <= active.size)
+        (active.position + size + RESERVE_SIZE <= active.size)
             .then(|| (active.file.clone(), active.path.clone(), active.position))
     }
 
@@ -112,11 +143,11 @@ impl<I: Io> Ring<I> {
 
     /// A file is being made, or made free.
     pub fn expects_room(&self) -> bool {
-        self.growing || self.reclaiming
+        self.growing || self.reclaiming || self.has_freed()
     }
 
     fn file_count(&self) -> usize {
-        usize::from(self.active.is_some()) + self.used.len() + self.spare.len()
+        usize::from(self.active.is_some()) + self.used.len() + self.freed.len() + self.spare.len()
     }
 
     fn is_half_full(&self) -> bool {
@@ -130,7 +161,7 @@ impl<I: Io> Journal<I> {
     pub(super) fn keep_ahead(self: &Rc<Self>) {
         let (reclaim, prepare) = {
             let ring = &mut *self.ring.borrow_mut();
-            if self.stopped.get() || !ring.spare.is_empty() {
+            if self.stopped.get() || !ring.spare.is_empty() || ring.has_freed() {
                 return;
             }
             let reclaim = !ring.used.is_empty() && !ring.reclaiming;
@@ -238,7 +269,9 @@ impl<I: Io> Journal<I> {
     async fn reclaim(self: Rc<Self>) {
         let (last, users) = {
             let ring = self.ring.borrow();
-            let oldest = ring.used.front().expect("asked to reclaim one");
+            let Some(oldest) = ring.used.front() else {
+                return;
+            };
             (
                 oldest.last,
                 oldest.users.values().cloned().collect::<Vec<_>>(),
@@ -267,24 +300,28 @@ impl<I: Io> Journal<I> {
             ring.reclaiming = false;
             if !self.stopped.get() {
                 let freed = ring.used.pop_front();
-                ring.spare.extend(freed);
+                ring.freed.extend(freed);
             }
         }
         self.changed.raise();
+        self.wake();
     }
 
     /// Removes the files: every log has made everything durable in its segments.
     pub async fn remove(&self) -> io::Result<()> {
         self.stop();
-        let mut files: Vec<RingFile<I>> = {
+        let files: Vec<RingFile<I>> = {
             let ring = &mut *self.ring.borrow_mut();
-            let used = ring.used.drain(..).chain(ring.active.take());
-            let used: Vec<_> = used.collect();
-            used.into_iter().chain(ring.spare.drain(..)).collect()
+            let used = std::mem::take(&mut ring.used).into_iter();
+            let active = ring.active.take();
+            let freed = std::mem::take(&mut ring.freed);
+            let spare = std::mem::take(&mut ring.spare);
+            used.chain(active).chain(freed).chain(spare).collect()
         };
-        // The newest first: what a crash leaves then ends like a journal that was cut off.
-        files.sort_by_key(|file| std::cmp::Reverse(file.last));
+        if files.is_empty() {
+            return Ok(());
+        }
         let paths = files.into_iter().map(|file| file.path).collect();
-        super::replay::remove_files(&self.io, &self.config.data_dir, paths).await
+        super::replay::remove_journal(&self.io, &self.config.data_dir, self.id, paths).await
     }
 }
