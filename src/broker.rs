@@ -108,6 +108,9 @@ pub struct Broker {
     addresses: Vec<SocketAddr>,
 }
 
+/// What the first files of all journals take together at most, in bytes, unless there are more shards than mebibytes.
+const FRESH_JOURNALS_SIZE: u64 = 128 << 20;
+
 /// Shares of a shard's memory, in eighths; connections take the rest.
 const CACHE_EIGHTHS: usize = 4;
 
@@ -289,6 +292,13 @@ fn remove_journals(settings: &BrokerSettings, replay: &Arc<Replay>) -> Result<()
     removed.map_err(StartError::JournalRemoval)
 }
 
+/// A fresh broker takes little disk, however many shards it has.
+fn journal_file_size(shard_count: usize) -> u64 {
+    let part = FRESH_JOURNALS_SIZE / shard_count.max(1) as u64;
+    let mebibyte = 1 << 20;
+    (part / mebibyte * mebibyte).clamp(mebibyte, JOURNAL_FILE_SIZE)
+}
+
 fn shard_config(settings: &BrokerSettings, facts: &Arc<BrokerFacts>, number: u32) -> ShardConfig {
     let shard_count = settings.shard_cpus.len();
     let memory = usize::try_from(settings.memory).unwrap_or(usize::MAX) / shard_count;
@@ -301,7 +311,7 @@ fn shard_config(settings: &BrokerSettings, facts: &Arc<BrokerFacts>, number: u32
             cache_size: memory / 8 * CACHE_EIGHTHS,
             unflushed_limit: memory / 8,
             open_files: settings.open_files / shard_count,
-            journal_file_size: JOURNAL_FILE_SIZE,
+            journal_file_size: journal_file_size(shard_count),
             // What is only in the journal is in memory as well.
             journal_size_max: MAX_JOURNAL_SIZE.min(memory as u64 / 8),
         },
