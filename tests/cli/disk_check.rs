@@ -64,7 +64,8 @@ fn an_interrupted_check_leaves_nothing() {
     while !said.next().unwrap().unwrap().contains("writing in order") {}
     assert!(is_empty(temp.path()), "the file has no name");
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    kill_process(pid.unwrap(), Signal::INT).unwrap();
+    // Not INT, which a test that was started in the background inherits as ignored.
+    kill_process(pid.unwrap(), Signal::TERM).unwrap();
     assert!(!child.wait().unwrap().success());
     assert!(is_empty(temp.path()));
 }
