@@ -94,9 +94,7 @@ impl ConsumeArgs {
     /// If something can't be read or written.
     pub fn run(self) -> Result<ExitCode> {
         if self.format == Format::Json && self.key_separator.is_some() {
-            return Err(usage(
-                "error: --key-separator is for text; JSON has the key",
-            ));
+            return Err(usage("--key-separator is for text; JSON has the key"));
         }
         block_on(self.read_all())
     }

@@ -1,7 +1,7 @@
 //! What commands print: tables for people, JSON for scripts. Every failure to write is an error, so
 //! that a full disk behind `> file` is not taken for success.
 
-use std::io::{self, Write};
+use std::io::{self, BufRead as _, Write};
 
 use anyhow::Result;
 use serde::Serialize;
@@ -13,6 +13,19 @@ use serde::Serialize;
 pub fn line(text: impl std::fmt::Display) -> Result<()> {
     writeln!(io::stdout(), "{text}")?;
     Ok(())
+}
+
+/// Asks on standard error; anything but a yes is a no.
+///
+/// # Errors
+/// If nobody can be asked.
+pub fn agreed(question: impl std::fmt::Display) -> Result<bool> {
+    eprint!("{question} [y/N] ");
+    io::stderr().flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    let answer = answer.trim().to_ascii_lowercase();
+    Ok(matches!(answer.as_str(), "y" | "yes"))
 }
 
 /// Prints a value as JSON.

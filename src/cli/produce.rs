@@ -100,7 +100,7 @@ impl ProduceArgs {
         let text_only = self.key_separator.is_some() || self.tombstone;
         if self.format == Format::Json && text_only {
             return Err(usage(
-                "error: --key-separator and --tombstone are for text; JSON says key and value itself",
+                "--key-separator and --tombstone are for text; JSON says key and value itself",
             ));
         }
         if let Some((name, _)) = self
@@ -109,7 +109,7 @@ impl ProduceArgs {
             .find(|(name, _)| name.starts_with("millstream."))
         {
             return Err(usage(format_args!(
-                "error: header {name:?}: names that begin with \"millstream.\" are the system's"
+                "header {name:?}: names that begin with \"millstream.\" are the system's"
             )));
         }
         block_on(self.send_all())

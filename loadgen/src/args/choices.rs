@@ -51,13 +51,7 @@ impl CompressionArg {
     /// Kafka's name of it.
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Gzip => "gzip",
-            Self::Snappy => "snappy",
-            Self::Lz4 => "lz4",
-            Self::Zstd => "zstd",
-        }
+        Compression::from(self).name()
     }
 }
 

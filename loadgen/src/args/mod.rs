@@ -145,40 +145,40 @@ impl Mode {
 }
 
 const PRODUCE_EXAMPLES: &str = "\
-Examples:
+Examples, each after `loadgen` or `millstream bench`:
   produce --spawn                            start a broker, show what it does, remove it
   produce --duration 30s                     as fast as possible, 1,000-byte records
   produce --rate 50k --record-size 200       50,000 records a second, latency from when each was due
   produce --workload orders --arrivals poisson
   produce --verify --state run.json          note what was acknowledged, for later";
 const CONSUME_EXAMPLES: &str = "\
-Examples:
+Examples, each after `loadgen` or `millstream bench`:
   consume                                    the whole topic, once
   consume --verify --state run.json          prove that nothing acknowledged is missing
   consume --duration 1m                      follow the topic for a minute";
 const BOTH_EXAMPLES: &str = "\
-Examples:
+Examples, each after `loadgen` or `millstream bench`:
   both --rate 10k --duration 1m --json out.json
   both --verify --records 10M --partitions 4 --connections 2";
 const END_TO_END_EXAMPLES: &str = "\
-Examples:
+Examples, each after `loadgen` or `millstream bench`:
   end-to-end --spawn                         the next record follows when the last one arrived
   end-to-end --rate 100 --duration 1m        a record every 10 ms, if the last one arrived";
 const SWEEP_EXAMPLES: &str = "\
-Examples:
+Examples, each after `loadgen` or `millstream bench`:
   sweep --spawn                              batching latency against throughput, on this host
   sweep --lingers 0,1ms,5ms --batch-sizes 64KiB --rates 10%,50%,90%,max --report sweep.html
   sweep --rates 10k,50k,100k --duration 10s --partitions 4 --json sweep.json";
 const SATURATE_EXAMPLES: &str = "\
-Examples:
+Examples, each after `loadgen` or `millstream bench`:
   saturate --spawn --p99 10ms                the highest rate with 99 of 100 records within 10 ms
   saturate --p99 2ms --record-size 200 --linger 1ms --arrivals poisson";
 const COMPARE_EXAMPLES: &str = "\
-Examples:
+Examples, each after `loadgen` or `millstream bench`:
   compare before.json after.json
   compare before-*.json --with after-*.json  repeated runs show what is noise
   compare before-*.json --with after-*.json --fail-if-worse";
 const SOAK_EXAMPLES: &str = "\
-Examples:
+Examples, each after `loadgen` or `millstream bench`:
   soak --duration 8h --rate 50k --partitions 4
   soak --spawn --duration 1h --disk 20GiB --workload events";

@@ -57,10 +57,10 @@ impl DiskCheckArgs {
     /// What kept it from being measured.
     pub fn run(self) -> Result<ExitCode> {
         if !(MIN_STEP_TIME..=MAX_STEP_TIME).contains(&self.time) {
-            return Err(usage("error: --time is from 10ms to 60s"));
+            return Err(usage("--time is from 10ms to 60s"));
         }
         if self.size < MIN_SIZE {
-            return Err(usage("error: --size is 16MiB or more"));
+            return Err(usage("--size is 16MiB or more"));
         }
         let directory = self.dir.canonicalize();
         let directory =

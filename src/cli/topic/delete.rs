@@ -1,6 +1,6 @@
 //! `millstream topic delete`: asks first, or wants `--yes`.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -35,9 +35,7 @@ impl DeleteArgs {
     /// Whether somebody can be asked, if that is needed.
     pub(super) fn check(&self) -> Result<()> {
         if !self.yes && !io::stdin().is_terminal() {
-            return Err(usage(
-                "error: deleting needs --yes where nobody can be asked",
-            ));
+            return Err(usage("deleting needs --yes where nobody can be asked"));
         }
         Ok(())
     }
@@ -70,12 +68,7 @@ async fn confirm(admin: &Admin, name: &str) -> Result<bool> {
         .sum();
     let records = plural(u64::try_from(records).unwrap_or(0), "record");
     let partitions = plural(statuses.len() as u64, "partition");
-    eprint!("Delete topic {name:?} with {records} in {partitions}? [y/N] ");
-    io::stderr().flush()?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    Ok(matches!(
-        answer.trim().to_ascii_lowercase().as_str(),
-        "y" | "yes"
+    output::agreed(format_args!(
+        "Delete topic {name:?} with {records} in {partitions}?"
     ))
 }

@@ -84,7 +84,7 @@ impl TrimArgs {
         };
         match self.before.spec() {
             Err(_) if wanted.len() > 1 => Err(usage(format_args!(
-                "error: an offset names a place in one partition, and topic {name:?} has {}: add \
+                "an offset names a place in one partition, and topic {name:?} has {}: add \
                  --partition, or trim by time",
                 wanted.len()
             ))),

@@ -1,7 +1,7 @@
 //! `millstream tune apply`: shows, asks, notes what was there, sets.
 
 use std::{
-    io::{self, BufRead, IsTerminal, Write},
+    io::{self, IsTerminal},
     process::ExitCode,
 };
 
@@ -55,12 +55,10 @@ impl ApplyArgs {
             return Ok(ExitCode::SUCCESS);
         }
         if !self.yes && !io::stdin().is_terminal() {
-            return Err(usage(
-                "error: applying needs --yes where nobody can be asked",
-            ));
+            return Err(usage("applying needs --yes where nobody can be asked"));
         }
         let count: usize = plan.iter().map(|(_, changes)| changes.len()).sum();
-        if !self.yes && !confirm(count)? {
+        if !self.yes && !output::agreed(format_args!("Set {count} value(s) as above?"))? {
             bail!("nothing was changed");
         }
         let refused = apply(&tree, &plan, &self.state.state)?;
@@ -98,15 +96,4 @@ fn left_to_people(findings: &[(&Item, Finding)]) -> String {
             names.join(", ")
         ),
     }
-}
-
-fn confirm(count: usize) -> Result<bool> {
-    eprint!("Set {count} value(s) as above? [y/N] ");
-    io::stderr().flush()?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    Ok(matches!(
-        answer.trim().to_ascii_lowercase().as_str(),
-        "y" | "yes"
-    ))
 }

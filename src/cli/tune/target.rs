@@ -97,7 +97,7 @@ impl TargetArgs {
             if ITEMS.iter().all(|item| item.name != name) {
                 let names: Vec<_> = ITEMS.iter().map(|item| item.name).collect();
                 return Err(usage(format!(
-                    "error: there is no item {name:?}; there are {}",
+                    "there is no item {name:?}; there are {}",
                     names.join(", ")
                 )));
             }
