@@ -1,6 +1,7 @@
 //! The broker: its shards, started and stopped together.
 
 use std::{
+    collections::BTreeSet,
     io,
     net::SocketAddr,
     path::PathBuf,
@@ -9,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use millstream_protocol::ShardId;
+use millstream_protocol::{ShardId, TopicPartition};
 
 use crate::{
     control::Control,
@@ -152,15 +153,14 @@ impl Broker {
             broker.spawn(settings, control, index, inbox, Arc::clone(&replay), loaded)?;
         }
         drop(loaded);
-        let mut replayed = true;
+        let mut untaken = BTreeSet::new();
         for missing in 0..shard_count {
             let number = u32::try_from(missing).unwrap_or(u32::MAX);
-            replayed &= all_loaded
-                .recv()
-                .map_err(|_| StartError::ShardEnded(number))?;
+            let left = all_loaded.recv();
+            untaken.extend(left.map_err(|_| StartError::ShardEnded(number))?);
         }
-        if replayed && !replay.is_empty() {
-            remove_journals(settings, &replay)?;
+        if !replay.is_empty() {
+            remove_journals(settings, &replay, untaken)?;
         }
         broker.listen(settings)?;
         Ok(broker)
@@ -173,7 +173,7 @@ impl Broker {
         index: usize,
         inbox: ShardInboxes<UringDetached>,
         replay: Arc<Replay>,
-        loaded: mpsc::Sender<bool>,
+        loaded: mpsc::Sender<BTreeSet<TopicPartition>>,
     ) -> Result<(), StartError> {
         let number = u32::try_from(index).unwrap_or(u32::MAX);
         let config = shard_config(settings, &self.facts, number);
@@ -283,12 +283,15 @@ fn read_journals(settings: &BrokerSettings) -> Result<Arc<Replay>, StartError> {
 }
 
 /// Removes them before anything new is appended, which could contradict what they hold.
-fn remove_journals(settings: &BrokerSettings, replay: &Arc<Replay>) -> Result<(), StartError> {
+fn remove_journals(
+    settings: &BrokerSettings,
+    replay: &Arc<Replay>,
+    untaken: BTreeSet<TopicPartition>,
+) -> Result<(), StartError> {
     let (replay, data_dir) = (Arc::clone(replay), settings.data_dir.clone());
-    let removed = run_once(
-        settings,
-        |io| async move { replay.remove(&io, &data_dir).await },
-    )?;
+    let removed = run_once(settings, |io| async move {
+        replay.remove(&io, &data_dir, &untaken).await
+    })?;
     removed.map_err(StartError::JournalRemoval)
 }
 

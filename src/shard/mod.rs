@@ -16,7 +16,7 @@ mod upkeep;
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::SocketAddr,
     rc::Rc,
@@ -114,7 +114,7 @@ pub struct Shard<I: Io> {
     opening: Rc<Budget>,
     /// On shard 0: which shards have removed their files of a deleted topic.
     files_gone: RefCell<BTreeMap<millstream_protocol::TopicId, u32>>,
-    removing: RefCell<std::collections::BTreeSet<millstream_protocol::TopicId>>,
+    removing: RefCell<BTreeSet<millstream_protocol::TopicId>>,
     disk_full: Cell<bool>,
     connections: Cell<usize>,
     connections_ended: Signal,
@@ -168,9 +168,9 @@ impl<I: Io> Shard<I> {
         })
     }
 
-    /// Opens the partitions that the metadata gives this shard. False if one of them could not take what
-    /// the journals of the last process hold of it: their files must stay.
-    pub async fn load(self: &Rc<Self>) -> bool {
+    /// Opens the partitions that the metadata gives this shard. Gives those that could not take what the
+    /// journals of the last process hold of them: they must stay.
+    pub async fn load(self: &Rc<Self>) -> BTreeSet<TopicPartition> {
         self.storage.start().await;
         self.take_image(true);
         self.loaded.wait_until(|| self.loading.get() == 0).await;

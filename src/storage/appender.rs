@@ -20,6 +20,7 @@ use std::{
 
 use millstream_protocol::{LeaderEpoch, Offset, TopicPartition};
 
+use self::journaling::{Journaled, Pending};
 use super::{
     format::chunk::{CHUNK_HEADER_SIZE, ChunkHeader},
     limits::{FIRST_ALLOCATION, MAX_CHUNK_SIZE, MIN_CHUNK_CAPACITY},
@@ -81,48 +82,6 @@ pub(super) struct TailChunk<B> {
     journaled: Journaled,
 }
 
-/// How much of a chunk, from its start, is in the journal.
-#[derive(Clone, Copy, Debug)]
-struct Journaled {
-    /// Bytes of batches that were handed to frames, and the offset after them.
-    handed_size: usize,
-    handed_next: Offset,
-    /// The same of what frames that are durable hold.
-    durable_size: usize,
-    durable_next: Offset,
-    /// The first frame that holds some of it.
-    frame: Option<u64>,
-    /// All of it goes into the journal once more.
-    again: bool,
-    /// The frame that holds all of it once more, and is not durable yet.
-    replacement: Option<u64>,
-}
-
-impl Journaled {
-    fn nothing(base: Offset) -> Self {
-        Self {
-            handed_size: 0,
-            handed_next: base,
-            durable_size: 0,
-            durable_next: base,
-            frame: None,
-            again: false,
-            replacement: None,
-        }
-    }
-}
-
-/// Batches on their way into the journal.
-pub(super) struct Entry<'a> {
-    /// Number of the chunk they belong to.
-    pub chunk: u64,
-    /// What the entry says about itself.
-    pub header: ChunkHeader,
-    pub payload: &'a [u8],
-    /// Bytes of the chunk, from its start, that are in the journal once this is.
-    pub through_size: usize,
-}
-
 /// Which way an open chunk goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lane {
@@ -157,30 +116,6 @@ struct OpenChunk<B> {
     journaled: Journaled,
     /// Of what was appended since the last hand-over to the journal.
     pending: Pending,
-}
-
-/// What the next journal entry says about its batches.
-#[derive(Clone, Copy, Debug)]
-struct Pending {
-    max_timestamp_ms: i64,
-    batch_count: u32,
-    append_time_ms: i64,
-}
-
-impl Pending {
-    const NOTHING: Self = Self {
-        max_timestamp_ms: i64::MIN,
-        batch_count: 0,
-        append_time_ms: 0,
-    };
-
-    fn add(&mut self, append: &Append<'_>) {
-        if self.batch_count == 0 {
-            self.append_time_ms = append.now_ms;
-        }
-        self.max_timestamp_ms = self.max_timestamp_ms.max(append.max_timestamp_ms);
-        self.batch_count += append.batch_count;
-    }
 }
 
 impl<B: Buffer> OpenChunk<B> {

@@ -104,7 +104,7 @@ impl<I: Io> Log<I> {
             .is_ok_and(|found| found.recovered.damage.is_none());
         if !whole && storage.replay.borrow().holds(id) {
             // What the journals hold of it is nowhere else.
-            storage.keep_replay();
+            storage.keep_replay(id);
         }
         let mut found = found?;
         let replayed = std::mem::take(&mut found.replayed);
@@ -363,7 +363,9 @@ impl<I: Io> Log<I> {
             self.flush_through(end).await
         };
         if durable.is_err() {
-            self.storage.keep_replay();
+            self.storage.keep_replay(self.id);
+            // Nobody gets this log, so nothing of it may be written later either.
+            self.state.borrow_mut().closing = true;
         }
         durable
     }

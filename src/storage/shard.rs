@@ -2,9 +2,12 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::BTreeSet,
     rc::Rc,
     sync::Arc,
 };
+
+use millstream_protocol::TopicPartition;
 
 use super::{
     RecoveryChecks, Replay, StorageConfig, StorageCounters,
@@ -24,7 +27,8 @@ pub struct ShardStorage<I: Io> {
     pub(super) journal: Rc<Journal<I>>,
     /// What the journals of the last process hold, until every log is open.
     pub(super) replay: RefCell<Arc<Replay>>,
-    keep_replay: Cell<bool>,
+    /// Logs that could not take what the journals hold of them.
+    untaken: RefCell<BTreeSet<TopicPartition>>,
     counters: Rc<RefCell<StorageCounters>>,
     unflushed: Cell<usize>,
     freed: Signal,
@@ -56,7 +60,7 @@ impl<I: Io> ShardStorage<I> {
         Rc::new(Self {
             journal: Journal::new(io.clone(), journal, &replay, Rc::clone(&counters)),
             replay: RefCell::new(replay),
-            keep_replay: Cell::new(false),
+            untaken: RefCell::default(),
             io,
             checks,
             cache: RefCell::new(Cache::new(config.cache_size)),
@@ -83,27 +87,27 @@ impl<I: Io> ShardStorage<I> {
         self.journal.started().await;
     }
 
-    /// Every log is open: what was to be replayed is in their hands. False if some log could not take
-    /// its part, so that the files must stay.
-    pub fn replayed(&self) -> bool {
+    /// Every log is open: what was to be replayed is in their hands, but for the logs that could not take
+    /// their part. Journals that hold something of those must stay.
+    pub fn replayed(&self) -> BTreeSet<TopicPartition> {
         *self.replay.borrow_mut() = Arc::default();
-        !self.keep_replay.get()
+        self.untaken.take()
     }
 
-    /// The same, for storage that is alone in its directory: the files that were replayed go.
+    /// The same, for storage that is alone in its directory: the journals that were replayed go.
     ///
     /// # Errors
     /// The disk's.
     pub async fn finish_replay(&self) -> std::io::Result<()> {
         let replay = Arc::clone(&self.replay.borrow());
-        if self.replayed() {
-            replay.remove(&self.io, &self.config.data_dir).await?;
-        }
-        Ok(())
+        let untaken = self.replayed();
+        replay
+            .remove(&self.io, &self.config.data_dir, &untaken)
+            .await
     }
 
-    pub(super) fn keep_replay(&self) {
-        self.keep_replay.set(true);
+    pub(super) fn keep_replay(&self, log: TopicPartition) {
+        self.untaken.borrow_mut().insert(log);
     }
 
     /// Every log is closed: nothing needs the journal any more. After a failure its files stay.

@@ -9,6 +9,7 @@
 #[path = "../support/broker.rs"]
 mod broker;
 mod journal_cuts;
+mod journal_failures;
 mod kill;
 mod log_cuts;
 mod log_damage;

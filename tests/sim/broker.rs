@@ -1,7 +1,8 @@
 //! The broker: its shards as tasks of one node of the simulation, started, stopped and cut.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
+    collections::BTreeSet,
     net::{Ipv4Addr, SocketAddr},
     rc::Rc,
     sync::{Arc, mpsc},
@@ -99,8 +100,8 @@ impl Broker {
             memory: (self.limits.memory * shard_count as usize) as u64,
             counters: (0..shard_count).map(|_| Arc::default()).collect(),
         });
-        // How many have loaded, and whether all took what the journals hold.
-        let loaded = Rc::new(Cell::new((0_usize, true)));
+        // How many have loaded, and the partitions that could not take what the journals hold.
+        let loaded = Rc::new(RefCell::new((0_usize, BTreeSet::new())));
         let ended = Rc::new(Cell::new(0));
         let configs = (0..shard_count).map(|number| self.config(number, shard_count, &facts));
         let starts: Vec<_> = configs.zip(inboxes).collect();
@@ -116,20 +117,22 @@ impl Broker {
                 let shard = Shard::new(io.clone(), config, plane, all.clone(), replay);
                 let (loaded, ended) = (Rc::clone(&loaded), Rc::clone(&shards_ended));
                 io.spawn(TaskClass::Foreground, async move {
-                    let taken = shard.load().await;
-                    let (count, all_taken) = loaded.get();
-                    loaded.set((count + 1, all_taken && taken));
+                    let untaken = shard.load().await;
+                    {
+                        let (count, all_untaken) = &mut *loaded.borrow_mut();
+                        *count += 1;
+                        all_untaken.extend(untaken);
+                    }
                     shard.run(inbox).await;
                     ended.set(ended.get() + 1);
                 });
             }
-            while loaded.get().0 < all.len() {
+            while loaded.borrow().0 < all.len() {
                 io.sleep(LOOK_EVERY).await;
             }
-            if loaded.get().1 {
-                let removed = replay.remove(&io, "/data".as_ref()).await;
-                removed.expect("journals can be removed");
-            }
+            let untaken = loaded.take().1;
+            let removed = replay.remove(&io, "/data".as_ref(), &untaken).await;
+            removed.expect("journals can be removed");
             listen(io, all, is_ready).await;
         });
         self.run = Some(Run {

@@ -4,7 +4,7 @@
 
 use millstream_protocol::Offset;
 
-use super::{Appender, Entry, Journaled, OpenChunk, Pending, Stage};
+use super::{Append, Appender, OpenChunk, Stage};
 use crate::{
     io::Buffer,
     storage::{
@@ -12,6 +12,72 @@ use crate::{
         limits::{DIRECT_SIZE, REJOURNAL_SIZE, WRITE_BEHIND_SIZE},
     },
 };
+
+/// How much of a chunk, from its start, is in the journal.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Journaled {
+    /// Bytes of batches that were handed to frames, and the offset after them.
+    pub(super) handed_size: usize,
+    pub(super) handed_next: Offset,
+    /// The same of what frames that are durable hold.
+    pub(super) durable_size: usize,
+    pub(super) durable_next: Offset,
+    /// The first frame that holds some of it.
+    pub(super) frame: Option<u64>,
+    /// All of it goes into the journal once more.
+    pub(super) again: bool,
+    /// The frame that holds all of it once more, and is not durable yet.
+    pub(super) replacement: Option<u64>,
+}
+
+impl Journaled {
+    pub(super) fn nothing(base: Offset) -> Self {
+        Self {
+            handed_size: 0,
+            handed_next: base,
+            durable_size: 0,
+            durable_next: base,
+            frame: None,
+            again: false,
+            replacement: None,
+        }
+    }
+}
+
+/// Batches on their way into the journal.
+pub(in crate::storage) struct Entry<'a> {
+    /// Number of the chunk they belong to.
+    pub chunk: u64,
+    /// What the entry says about itself.
+    pub header: ChunkHeader,
+    pub payload: &'a [u8],
+    /// Bytes of the chunk, from its start, that are in the journal once this is.
+    pub through_size: usize,
+}
+
+/// What the next journal entry says about its batches.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pending {
+    pub(super) max_timestamp_ms: i64,
+    pub(super) batch_count: u32,
+    pub(super) append_time_ms: i64,
+}
+
+impl Pending {
+    pub(super) const NOTHING: Self = Self {
+        max_timestamp_ms: i64::MIN,
+        batch_count: 0,
+        append_time_ms: 0,
+    };
+
+    pub(super) fn add(&mut self, append: &Append<'_>) {
+        if self.batch_count == 0 {
+            self.append_time_ms = append.now_ms;
+        }
+        self.max_timestamp_ms = self.max_timestamp_ms.max(append.max_timestamp_ms);
+        self.batch_count += append.batch_count;
+    }
+}
 
 impl<B: Buffer> OpenChunk<B> {
     fn pending_size(&self) -> usize {

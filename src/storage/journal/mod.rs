@@ -3,9 +3,10 @@
 //! Logs with little to write put themselves on a list. While a frame is on its way to disk the list
 //! grows; the next frame takes all of it. When a frame is durable, so is what it holds, and readers at
 //! the tail get it from the frame's own buffer. The logs write their segments later, in larger chunks and
-//! without a flush; `ring` frees what they have made durable there. A journal that has no room says so,
-//! and the logs go to their segments directly until it has.
+//! without a flush; `ring` frees what they have made durable there. Without room, logs wait for what is on
+//! its way; if none is to be expected they go to their segments directly.
 
+mod logs;
 mod replay;
 mod ring;
 
@@ -22,7 +23,7 @@ use uuid::Uuid;
 
 pub use self::replay::Replay;
 pub(super) use self::replay::{ReplayedEntry, Tail};
-use self::ring::Ring;
+use self::ring::{Place, Ring};
 use super::{
     Log, StorageCounters,
     format::{
@@ -30,7 +31,7 @@ use super::{
         journal::{FRAME_HEADER_SIZE, FrameHeader, entry_size},
     },
     limits::{DIRECT_SIZE, MAX_FRAME_SIZE, SEAL_AFTER_MS},
-    run::{ChunkView, Run},
+    run::ChunkView,
 };
 use crate::io::{BLOCK_SIZE, Buffer, Disk, DiskFile, Io, Signal, TaskClass, align_up};
 
@@ -87,6 +88,13 @@ struct Part<I: Io> {
     through_size: usize,
     next: Offset,
     view: ChunkView,
+}
+
+impl<I: Io> Part<I> {
+    /// Bytes of its entry.
+    fn size(&self) -> usize {
+        self.view.end - self.view.payload.start + CHUNK_HEADER_SIZE
+    }
 }
 
 impl<I: Io> Journal<I> {
@@ -226,28 +234,16 @@ impl<I: Io> Journal<I> {
             count += 1;
         }
         *self.waiting.borrow_mut() = waiting.split_off(count);
-        let place = match self.stopped.get() {
-            true => None,
-            false => self
-                .ring
-                .borrow_mut()
-                .place(align_up(size) as u64, self.sequence.get() + 1),
-        };
-        let Some((file, path, position)) = place else {
+        let Some(place) = self.place(align_up(size)) else {
             for log in waiting {
                 log.left_journal();
             }
             return None;
         };
-        self.fill(waiting, size, (file, path, position))
+        self.fill(waiting, size, place)
     }
 
-    fn fill(
-        &self,
-        logs: Vec<Rc<Log<I>>>,
-        size: usize,
-        (file, path, position): (<I as Disk>::File, PathBuf, u64),
-    ) -> Option<Frame<I>> {
+    fn fill(&self, logs: Vec<Rc<Log<I>>>, size: usize, place: Place<I>) -> Option<Frame<I>> {
         let sequence = self.sequence.get() + 1;
         let mut buffer = self.io.buffer(align_up(size));
         let mut parts = Vec::with_capacity(logs.len());
@@ -275,7 +271,7 @@ impl<I: Io> Journal<I> {
         if parts.is_empty() {
             return None;
         }
-        Some(self.sealed_frame(sequence, buffer, at, parts, (file, path, position)))
+        Some(self.sealed_frame(sequence, buffer, at, parts, place))
     }
 
     fn sealed_frame(
@@ -284,7 +280,7 @@ impl<I: Io> Journal<I> {
         mut buffer: <I as Disk>::Buffer,
         size: usize,
         parts: Vec<Part<I>>,
-        (file, path, position): (<I as Disk>::File, PathBuf, u64),
+        place: Place<I>,
     ) -> Frame<I> {
         let header = FrameHeader {
             size: u32::try_from(size).expect("a frame is below 4 GiB"),
@@ -301,6 +297,7 @@ impl<I: Io> Journal<I> {
         self.ring
             .borrow_mut()
             .placed(header.disk_size() as u64, sequence);
+        let (file, path, position) = place;
         Frame {
             sequence,
             file,
@@ -337,10 +334,11 @@ impl<I: Io> Journal<I> {
         self.sealed.set(self.flushed.get());
         self.flushed.set(sequence);
         self.ring.borrow_mut().announced(oldest);
+        let used: usize = parts.iter().map(|part| part.size()).sum();
         for part in parts {
-            let run = Run::shared(Rc::clone(&buffer), part.view);
-            let place = (sequence, part.chunk, part.through_size);
-            part.log.journaled(place, part.next, run);
+            // Any one of them keeps the whole frame in memory, so together they are charged all of it.
+            let charge = (buffer.bytes().len() * part.size()).div_ceil(used);
+            part.log.journaled(&part, sequence, &buffer, charge);
         }
         self.changed.raise();
     }
@@ -389,121 +387,39 @@ impl<I: Io> Journal<I> {
     /// Says in the room that is left for it which files are free.
     async fn announce(&self) {
         let place = self.ring.borrow().reserved_place();
-        let Some(place) = place.filter(|_| !self.stopped.get()) else {
+        match place.filter(|_| !self.stopped.get()) {
+            Some(place) => self.write_empty(place).await,
             // The room was taken for this before, so a durable frame in it has said so.
-            self.ring.borrow_mut().announced(u64::MAX);
-            return;
-        };
+            None => self.ring.borrow_mut().announced(u64::MAX),
+        }
+    }
+
+    async fn seal(&self) {
+        // Without room the next frame will say it.
+        if let Some(place) = self.place(align_up(FRAME_HEADER_SIZE)) {
+            self.write_empty(place).await;
+            self.sealed.set(self.flushed.get());
+        }
+    }
+
+    /// The place of the next frame.
+    fn place(&self, size: usize) -> Option<Place<I>> {
+        if self.stopped.get() {
+            return None;
+        }
+        let sequence = self.sequence.get() + 1;
+        self.ring.borrow_mut().place(size as u64, sequence)
+    }
+
+    async fn write_empty(&self, place: Place<I>) {
         let sequence = self.sequence.get() + 1;
         let buffer = self.io.buffer(align_up(FRAME_HEADER_SIZE));
         let frame = self.sealed_frame(sequence, buffer, FRAME_HEADER_SIZE, Vec::new(), place);
         self.write(frame).await;
     }
 
-    async fn seal(&self) {
-        let size = align_up(FRAME_HEADER_SIZE);
-        let sequence = self.sequence.get() + 1;
-        let place = match self.stopped.get() {
-            true => None,
-            false => self.ring.borrow_mut().place(size as u64, sequence),
-        };
-        // Without room the next frame will say it.
-        let Some(place) = place else { return };
-        let buffer = self.io.buffer(size);
-        let frame = self.sealed_frame(sequence, buffer, FRAME_HEADER_SIZE, Vec::new(), place);
-        self.write(frame).await;
-        self.sealed.set(self.flushed.get());
-    }
-
     /// Takes nothing more; what is in it stays.
     pub fn stop(&self) {
         self.stopped.set(true);
-    }
-}
-
-impl<I: Io> Log<I> {
-    /// Bytes for the next frame.
-    pub(super) fn pending_size(&self) -> usize {
-        self.state.borrow().appender.pending_size()
-    }
-
-    /// Copies what waits for the journal to `out`; gives its chunk, how much of that is in the journal
-    /// then, and the entry's header. `None` if there is nothing, or more than belongs into a journal.
-    fn hand_over(
-        &self,
-        frame: u64,
-        out: &mut [u8],
-    ) -> Option<(u64, usize, super::format::chunk::ChunkHeader)> {
-        let state = &mut *self.state.borrow_mut();
-        state.in_journal_queue = false;
-        if state.failed.is_some() || !state.appender.wants_journal() {
-            return None;
-        }
-        let entry = state.appender.hand_over(frame)?;
-        let end = CHUNK_HEADER_SIZE + entry.payload.len();
-        out[CHUNK_HEADER_SIZE..end].copy_from_slice(entry.payload);
-        entry.header.seal(&mut out[..end]);
-        let part = (entry.chunk, entry.through_size, entry.header);
-        state.appender.seal_for_write_behind();
-        Some(part)
-    }
-
-    /// What was on the list did not get into a frame: it goes another way.
-    fn left_journal(&self) {
-        self.state.borrow_mut().in_journal_queue = false;
-        self.schedule();
-    }
-
-    /// A frame is durable that holds part of the log.
-    fn journaled(
-        &self,
-        (frame, chunk, through_size): (u64, u64, usize),
-        next: Offset,
-        run: Run<<I as Disk>::Buffer>,
-    ) {
-        if self.state.borrow().failed.is_some() {
-            return;
-        }
-        let size = run.chunks[0].end - run.chunks[0].payload.start;
-        let freed = {
-            let state = &mut *self.state.borrow_mut();
-            state.appender.journaled(frame, chunk, through_size, next)
-        };
-        self.storage.free_room(freed);
-        if freed > 0 {
-            let mut cache = self.storage.cache.borrow_mut();
-            cache.insert(self.key, Rc::new(run), size);
-        }
-        self.pump();
-    }
-
-    /// The first frame that the log still needs; `None` if it needs none.
-    fn first_frame(&self) -> Option<u64> {
-        let state = self.state.borrow();
-        match state.failed {
-            Some(super::LogError::Closed) => None,
-            _ => state.appender.first_frame(),
-        }
-    }
-
-    /// Has the log need no frame that there is now: it puts what little there is into the journal again,
-    /// or flushes its segment.
-    fn leave_journal(&self) {
-        let again =
-            self.storage.journal.has_room() && self.state.borrow_mut().appender.journal_again();
-        if again {
-            self.schedule();
-        } else {
-            self.flush_to_segment();
-        }
-    }
-
-    fn flush_to_segment(&self) {
-        {
-            let state = &mut *self.state.borrow_mut();
-            state.flush_through = state.flush_through.max(state.appender.log_end());
-            state.appender.seal_open();
-        }
-        self.schedule();
     }
 }

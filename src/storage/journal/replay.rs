@@ -40,9 +40,14 @@ use crate::{
 pub struct Replay {
     entries: BTreeMap<TopicPartition, Vec<Entry>>,
     frames: Vec<Vec<u8>>,
-    /// Of each journal.
-    files: Vec<(Uuid, Vec<PathBuf>)>,
-    journals: BTreeSet<Uuid>,
+    journals: BTreeMap<Uuid, JournalFiles>,
+}
+
+/// The files of a journal, and the logs that have something in it.
+#[derive(Debug, Default)]
+struct JournalFiles {
+    files: Vec<PathBuf>,
+    logs: BTreeSet<TopicPartition>,
 }
 
 /// A log's part of a frame.
@@ -104,9 +109,11 @@ impl Replay {
         for journal in &removed {
             // Its removal was begun, so nothing in it is needed: it only has to be ended.
             let theirs = |path: &&PathBuf| journal_of(path, ".journal") == Some(*journal);
-            let files = paths.iter().filter(theirs).cloned().collect();
-            replay.files.push((*journal, files));
-            replay.journals.insert(*journal);
+            let theirs = JournalFiles {
+                files: paths.iter().filter(theirs).cloned().collect(),
+                logs: BTreeSet::new(),
+            };
+            replay.journals.insert(*journal, theirs);
         }
         for path in paths {
             let journal = journal_of(&path, ".journal");
@@ -116,7 +123,6 @@ impl Replay {
             }
         }
         for (journal, files) in journals {
-            replay.journals.insert(journal);
             replay.add_journal(journal, files)?;
         }
         for entries in replay.entries.values_mut() {
@@ -128,16 +134,24 @@ impl Replay {
     /// There is nothing to replay, and nothing to remove.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.files.is_empty()
+        self.journals.is_empty()
     }
 
-    /// Removes the files that were read: everything in them is durable elsewhere.
+    /// Removes the journals that were read: everything in them is durable elsewhere. Those stay that hold
+    /// something of a log in `untaken`, and are read again at the next start.
     ///
     /// # Errors
-    /// The disk's. What is left is read again at the next start, and does no harm.
-    pub async fn remove<I: Io>(&self, io: &I, data_dir: &Path) -> io::Result<()> {
-        for (journal, files) in &self.files {
-            remove_journal(io, data_dir, *journal, files.clone()).await?;
+    /// The disk's. What is left is read again as well, and does no harm.
+    pub async fn remove<I: Io>(
+        &self,
+        io: &I,
+        data_dir: &Path,
+        untaken: &BTreeSet<TopicPartition>,
+    ) -> io::Result<()> {
+        for (journal, JournalFiles { files, logs }) in &self.journals {
+            if logs.is_disjoint(untaken) {
+                remove_journal(io, data_dir, *journal, files.clone()).await?;
+            }
         }
         Ok(())
     }
@@ -148,7 +162,11 @@ impl Replay {
         let newest = files.iter().filter_map(|file| file.newest);
         let newest = newest.max_by_key(|header| header.sequence);
         let paths = files.iter().map(|file| file.path.clone());
-        self.files.push((journal, paths.collect()));
+        let known = JournalFiles {
+            files: paths.collect(),
+            logs: BTreeSet::new(),
+        };
+        self.journals.insert(journal, known);
         let Some(newest) = newest else {
             return Ok(());
         };
@@ -159,7 +177,7 @@ impl Replay {
             for (header, bytes) in file.frames {
                 if header.sequence == expected {
                     expected += 1;
-                    self.add_frame(&header, bytes);
+                    self.add_frame(journal, &header, bytes);
                 }
             }
         }
@@ -181,7 +199,8 @@ impl Replay {
         })
     }
 
-    fn add_frame(&mut self, header: &FrameHeader, bytes: Vec<u8>) {
+    fn add_frame(&mut self, journal: Uuid, header: &FrameHeader, bytes: Vec<u8>) {
+        let logs = &mut self.journals.entry(journal).or_default().logs;
         let mut at = FRAME_HEADER_SIZE;
         for _ in 0..header.entry_count {
             // The frame's checksum holds, so what does not fit was written so, and nobody can read it.
@@ -194,6 +213,7 @@ impl Replay {
                 break;
             }
             at += entry_size(entry.payload_size as usize);
+            logs.insert(entry.id);
             self.entries.entry(entry.id).or_default().push(Entry {
                 header: entry,
                 frame: self.frames.len(),
@@ -208,7 +228,7 @@ impl Replay {
         loop {
             let (high, low) = (random(), random());
             let id = Uuid::from_u64_pair(high, low);
-            if !self.journals.contains(&id) {
+            if !self.journals.contains_key(&id) {
                 return id;
             }
         }
@@ -286,8 +306,11 @@ fn journal_of(path: &Path, suffix: &str) -> Option<Uuid> {
 }
 
 async fn read_file<I: Io>(io: &I, path: PathBuf, journal: Uuid) -> Result<FoundFile, LogError> {
-    let file = io.open(&path, OpenMode::Read).await;
+    let file = io.open(&path, OpenMode::Write).await;
     let file = file.map_err(failed("opening", &path))?;
+    // The last process may have died between a write and its flush: what is believed now must not be gone
+    // after a power cut.
+    file.sync_data().await.map_err(failed("flushing", &path))?;
     let block = file.read_at(0, BLOCK_SIZE).await;
     let block = block.map_err(failed("reading", &path))?;
     if let Err(NotAJournal::Version(version)) = decode_file_header(block.bytes()) {
