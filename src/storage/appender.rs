@@ -433,7 +433,7 @@ impl<B: Buffer> Appender<B> {
             run: Rc::new(Run::new(
                 buffer,
                 vec![ChunkView::new(&header, 0, header.next)],
-                false,
+                None,
             )),
             payload_size: header.payload_size as usize,
             disk_size,

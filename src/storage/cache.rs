@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, rc::Rc};
 use millstream_protocol::Offset;
 
 use super::{
-    limits::{CACHE_GROWTH, CACHE_START},
+    limits::{CACHE_GROWTH, CACHE_START, MAX_READ_STREAMS, MAX_READS_AHEAD},
     run::Run,
 };
 use crate::io::Buffer;
@@ -49,6 +49,13 @@ impl<B: Buffer> Cache<B> {
     /// Bytes held.
     pub fn size(&self) -> usize {
         self.size
+    }
+
+    /// How many reads of `window` bytes to have ahead of a reader in order, such that several readers
+    /// do not push out of the cache what was read for them.
+    pub fn reads_ahead(&self, window: usize) -> usize {
+        let share = self.allowed / (2 * MAX_READ_STREAMS);
+        (share / window).clamp(1, MAX_READS_AHEAD)
     }
 
     /// The run that holds `offset`.
@@ -159,7 +166,7 @@ mod tests {
             payload: 0..0,
             end: size,
         };
-        Rc::new(Run::new(Memory(vec![0; size]), vec![chunk], false))
+        Rc::new(Run::new(Memory(vec![0; size]), vec![chunk], None))
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub const DISK_FULL_RETRY_MS: u64 = 500;
 pub const FIRST_READ_SIZE: usize = 1 << 20;
 /// Largest read ahead, in bytes.
 pub const MAX_READ_SIZE: usize = 4 << 20;
+/// Reads ahead of a reader in order, where the cache is large enough.
+pub const MAX_READS_AHEAD: usize = 3;
 /// Bytes after which a read returns what it has rather than wait for the disk again.
 pub const ENOUGH_TO_RETURN: usize = 1 << 20;
 /// Appended bytes from which on a log writes to its segment at once, instead of to the journal.

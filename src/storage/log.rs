@@ -18,7 +18,7 @@ use super::{
     incarnations::Incarnations,
     journal::ReplayedEntry,
     limits::MAX_PAYLOAD_SIZE,
-    reader::Reading,
+    reading::Reading,
     segments::Segments,
     wait::{Lock, until},
 };

@@ -32,6 +32,7 @@ mod log;
 mod options;
 mod preparation;
 mod reader;
+mod reading;
 mod recovery;
 mod run;
 mod segments;

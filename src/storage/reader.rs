@@ -1,59 +1,18 @@
 //! Reads: from the tail in memory, from the cache, and from disk with read-ahead. What comes from
 //! disk is verified before anyone sees it, and shared through the cache.
 
-use std::{collections::BTreeMap, rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc};
 
 use millstream_protocol::Offset;
 
 use super::{
     Log, ReadError, Slice,
     format::{names, segment::SEGMENT_HEADER_SIZE},
-    limits::{ENOUGH_TO_RETURN, FIRST_READ_SIZE, MAX_READ_SIZE, MAX_READ_STREAMS},
+    limits::ENOUGH_TO_RETURN,
+    reading::{Plan, ReadStream, Reading},
     run::{self, Expected, Run, RunEnd},
 };
 use crate::io::{BLOCK_SIZE, Buffer, Disk, DiskFile, Io, Signal, TaskClass};
-
-/// What a log remembers of its readers.
-#[derive(Default)]
-pub(super) struct Reading {
-    /// Readers that go through the log in order: the newest last.
-    streams: Vec<ReadStream>,
-    /// Reads under way, by segment and position.
-    loading: BTreeMap<(Offset, u64), Rc<Signal>>,
-    /// Rises with each truncation: what was read before it is not kept.
-    pub generation: u64,
-}
-
-impl Reading {
-    /// The log was truncated.
-    pub fn forget(&mut self) {
-        self.streams.clear();
-        self.generation += 1;
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-struct ReadStream {
-    /// Offset that comes next.
-    next: Offset,
-    segment: Offset,
-    position: u64,
-    /// Size of the last read.
-    window: usize,
-}
-
-/// A read to be done.
-#[derive(Clone, Copy, Debug)]
-struct Plan {
-    /// Offset that is wanted.
-    at: Offset,
-    segment: Offset,
-    position: u64,
-    /// Offset of the chunk that begins at `position`.
-    base: Offset,
-    window: usize,
-    in_order: bool,
-}
 
 /// Segment, position in it, and the run that begins there.
 pub(super) type Located<I> = (Offset, u64, Rc<Run<<I as Disk>::Buffer>>);
@@ -134,58 +93,57 @@ impl<I: Io> Log<I> {
         at: Offset,
     ) -> Result<Option<Rc<Run<<I as Disk>::Buffer>>>, ReadError> {
         self.check_range(at)?;
-        let plan = self.plan(at).await?;
-        let key = (plan.segment, plan.position);
-        let other = self.state.borrow().reading.loading.get(&key).cloned();
-        if let Some(other) = other {
-            let ticket = other.ticket();
-            other.raised_since(ticket).await;
+        let under_way = self.with_reading(|reading| reading.under_way_for(at));
+        if let Some((_, done)) = under_way {
+            over(done).await;
             return Ok(None);
         }
-        let done = Rc::new(Signal::default());
-        self.with_reading(|reading| reading.loading.insert(key, Rc::clone(&done)));
+        let plan = self.plan(at, None).await?;
+        if let Some(done) = self.with_reading(|reading| reading.under_way_with(&plan)) {
+            over(done).await;
+            return Ok(None);
+        }
+        // It may have come meanwhile.
+        if let Some(run) = self.find_in_memory(at) {
+            return Ok(Some(run));
+        }
+        let done = self.with_reading(|reading| reading.begin(plan));
+        self.load_planned(plan, done).await.map(Some)
+    }
+
+    async fn load_planned(
+        &self,
+        plan: Plan,
+        done: Rc<Signal>,
+    ) -> Result<Rc<Run<<I as Disk>::Buffer>>, ReadError> {
         let result = self.load_run(plan).await.map(|(run, _)| run);
-        self.with_reading(|reading| reading.loading.remove(&key));
-        done.raise();
+        self.with_reading(|reading| reading.end(&done));
         // A trim may have taken the file away meanwhile, and that is no fault of the disk.
-        result
-            .map(Some)
-            .map_err(|error| self.check_range(at).err().unwrap_or(error))
+        result.map_err(|error| self.check_range(plan.at).err().unwrap_or(error))
     }
 
     fn with_reading<T>(&self, change: impl FnOnce(&mut Reading) -> T) -> T {
         change(&mut self.state.borrow_mut().reading)
     }
 
-    async fn plan(&self, at: Offset) -> Result<Plan, ReadError> {
+    /// Where to read what holds `at`; `ahead` is the size of the read before, of a reader that will
+    /// come there in order.
+    async fn plan(&self, at: Offset, ahead: Option<usize>) -> Result<Plan, ReadError> {
         let segment = self.segment_holding(at)?;
-        let stream = self.with_reading(|reading| {
-            let streams = &mut reading.streams;
-            let found = streams.iter().position(|stream| stream.next == at)?;
-            Some(streams.remove(found))
-        });
-        let window = stream.map_or(FIRST_READ_SIZE, |stream| {
-            MAX_READ_SIZE.min(stream.window * 2)
-        });
-        let in_order = stream.is_some();
-        let (base, position) = match stream {
-            Some(stream) if stream.segment == segment => (at, stream.position),
-            _ if at == segment => (at, SEGMENT_HEADER_SIZE),
-            _ => {
-                self.ensure_index(segment).await?;
-                let state = self.state.borrow();
-                let segment = state.segments.0.get(&segment).ok_or(ReadError::Closed)?;
-                segment.place_of(at)
-            }
+        let stream = self.with_reading(|reading| reading.stream_at(at));
+        let known = match stream {
+            Some(stream) if stream.segment == segment => Some((at, stream.position)),
+            _ if at == segment => Some((at, SEGMENT_HEADER_SIZE)),
+            _ => None,
         };
-        Ok(Plan {
-            at,
-            segment,
-            position,
-            base,
-            window,
-            in_order,
-        })
+        if known.is_none() || ahead.is_some() {
+            self.ensure_index(segment).await?;
+        }
+        let state = self.state.borrow();
+        let segment = state.segments.0.get(&segment).ok_or(ReadError::Closed)?;
+        let chunk = known.unwrap_or_else(|| segment.place_of(at));
+        let last = ahead.or(stream.map(|stream| stream.window));
+        Ok(Plan::new(at, segment, chunk, last))
     }
 
     fn segment_holding(&self, at: Offset) -> Result<Offset, ReadError> {
@@ -197,7 +155,7 @@ impl<I: Io> Log<I> {
     /// The run that holds `at`, read from disk, with its segment and its position there. A cut at the
     /// log's start asks for the record below it, which no reader may see and which is still there.
     pub(super) async fn locate(&self, at: Offset) -> Result<Located<I>, ReadError> {
-        let plan = self.plan(at).await?;
+        let plan = self.plan(at, None).await?;
         let (run, position) = self.load_run(plan).await?;
         Ok((plan.segment, position, run))
     }
@@ -206,7 +164,7 @@ impl<I: Io> Log<I> {
     /// run and where it begins.
     async fn load_run(&self, plan: Plan) -> Result<(Rc<Run<<I as Disk>::Buffer>>, u64), ReadError> {
         let generation = self.state.borrow().reading.generation;
-        let (mut position, mut base, mut size) = (plan.position, plan.base, plan.window);
+        let (mut position, mut base, mut size) = (plan.position, plan.base, plan.size);
         loop {
             let left = self.bytes_left(plan.segment, position);
             let buffer = self
@@ -241,7 +199,11 @@ impl<I: Io> Log<I> {
             }
             let limit = self.keep_below(plan.at);
             chunks.retain(|chunk| chunk.base < chunk.next && chunk.base < limit);
-            let run = Rc::new(Run::new(buffer, chunks, plan.in_order));
+            let run = Rc::new(Run::new(
+                buffer,
+                chunks,
+                plan.in_order.then_some(plan.window),
+            ));
             if self.state.borrow().reading.generation == generation {
                 self.remember(&plan, position, &run);
             }
@@ -267,12 +229,7 @@ impl<I: Io> Log<I> {
             position: position + end,
             window: plan.window,
         };
-        self.with_reading(|reading| {
-            if reading.streams.len() >= MAX_READ_STREAMS {
-                reading.streams.remove(0);
-            }
-            reading.streams.push(stream);
-        });
+        self.with_reading(|reading| reading.remember(stream));
         let mut cache = self.storage.cache.borrow_mut();
         cache.insert(self.key, Rc::clone(run), run.buffer.bytes().len());
     }
@@ -321,21 +278,57 @@ impl<I: Io> Log<I> {
         }
     }
 
-    /// A reader that goes in order took the first bytes of a run: read the next one meanwhile.
+    /// A reader that goes in order took the first bytes of a run: read the next ones meanwhile.
     fn read_ahead(&self, run: &Rc<Run<<I as Disk>::Buffer>>) {
-        if !run.read_ahead.replace(false) {
+        let Some(window) = run.window.take() else {
             return;
-        }
-        let next = run.next();
-        let durable = self.state.borrow().appender.durable().next;
-        if next >= durable || self.find_in_memory(next).is_some() {
-            return;
-        }
-        let this = self.this();
+        };
+        let (this, next) = (self.this(), run.next());
         self.storage.io.spawn(TaskClass::CatchUp, async move {
             // Only an attempt: the reader itself meets the error when it gets there.
-            let _ = this.load_shared(next).await;
+            let _ = this.begin_ahead(next, window).await;
         });
+    }
+
+    /// Begins the reads from `at` on. They run side by side: the index tells where each one ends.
+    async fn begin_ahead(&self, mut at: Offset, window: usize) -> Result<(), ReadError> {
+        let reads = self.storage.cache.borrow().reads_ahead(window);
+        for _ in 0..reads {
+            if !self.is_behind(at) {
+                break;
+            }
+            // Before the look at what is there: it may take its time.
+            let plan = self.plan(at, Some(window)).await?;
+            if let Some(run) = self.find_in_memory(at) {
+                at = run.next();
+                continue;
+            }
+            let under_way = self.with_reading(|reading| reading.under_way_for(at));
+            if under_way.is_none() {
+                if let Some(done) = self.with_reading(|reading| reading.under_way_with(&plan)) {
+                    over(done).await;
+                    continue;
+                }
+                self.begin_one(plan);
+            }
+            match under_way.map_or(plan, |(plan, _)| plan).until {
+                Some(until) => at = until,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_one(&self, plan: Plan) {
+        let this = self.this();
+        let done = self.with_reading(|reading| reading.begin(plan));
+        self.storage.io.spawn(TaskClass::CatchUp, async move {
+            let _ = this.load_planned(plan, done).await;
+        });
+    }
+
+    fn is_behind(&self, offset: Offset) -> bool {
+        offset < self.state.borrow().appender.durable().next
     }
 
     pub(super) async fn find_batch_by_time(
@@ -403,4 +396,10 @@ impl<I: Io> Log<I> {
             return Ok(Some(entry.map_or(at, |entry| at.max(Offset(entry.offset)))));
         }
     }
+}
+
+/// Waits for the end of a read that somebody else does.
+async fn over(done: Rc<Signal>) {
+    let ticket = done.ticket();
+    done.raised_since(ticket).await;
 }

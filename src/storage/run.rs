@@ -180,8 +180,9 @@ pub(super) struct Run<B> {
     pub buffer: Rc<B>,
     /// The chunks that hold records, ascending; never empty.
     pub chunks: Vec<ChunkView>,
-    /// Set where a reader goes in order: the first to take from it has the next one read.
-    pub read_ahead: Cell<bool>,
+    /// Set where a reader goes in order, to the bytes it reads at once: the first to take from it has
+    /// the next ones read.
+    pub window: Cell<Option<usize>>,
 }
 
 impl<B: Buffer> Run<B> {
@@ -189,12 +190,12 @@ impl<B: Buffer> Run<B> {
     ///
     /// # Panics
     /// If there is none.
-    pub fn new(buffer: B, chunks: Vec<ChunkView>, read_ahead: bool) -> Self {
+    pub fn new(buffer: B, chunks: Vec<ChunkView>, window: Option<usize>) -> Self {
         assert!(!chunks.is_empty());
         Self {
             buffer: Rc::new(buffer),
             chunks,
-            read_ahead: Cell::new(read_ahead),
+            window: Cell::new(window),
         }
     }
 
@@ -203,7 +204,7 @@ impl<B: Buffer> Run<B> {
         Self {
             buffer,
             chunks: vec![chunk],
-            read_ahead: Cell::new(false),
+            window: Cell::new(None),
         }
     }
 

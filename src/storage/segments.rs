@@ -40,6 +40,12 @@ impl Index {
         after.checked_sub(1).map(|at| self.0[at])
     }
 
+    /// The last chunk that is known to begin at `position` or before it.
+    fn before(&self, position: u64) -> Option<IndexEntryV1> {
+        let after = self.0.partition_point(|entry| entry.position <= position);
+        after.checked_sub(1).map(|at| self.0[at])
+    }
+
     fn cut(&mut self, position: u64) {
         self.0.retain(|entry| entry.position < position);
     }
@@ -150,6 +156,23 @@ impl Segment {
         })
     }
 
+    /// Bytes to read from `position` on for a window of so many, and the offset of what comes after
+    /// them if that is known: reads that end where a chunk begins need not wait for each other.
+    pub fn cut_read(&self, position: u64, window: usize) -> (usize, Option<Offset>) {
+        let end = position + window as u64;
+        if end >= self.end {
+            return (window, Some(self.next));
+        }
+        let before = self.index.as_ref().and_then(|index| index.before(end));
+        match before.filter(|entry| entry.position > position) {
+            Some(entry) => {
+                let size = usize::try_from(entry.position - position).expect("within the window");
+                (size, Some(Offset(entry.offset)))
+            }
+            None => (window, None),
+        }
+    }
+
     /// For the log's owner.
     pub fn stats(&self) -> SegmentStats {
         SegmentStats {
@@ -231,6 +254,23 @@ mod tests {
         assert_eq!(index.find_time(101).unwrap().position, 80_000);
         assert_eq!((segment.next, segment.end), (Offset(30), 94_096));
         assert_eq!(segment.max_timestamp_ms, 300);
+    }
+
+    #[test]
+    fn a_read_ends_where_a_chunk_is_known_to_begin() {
+        let mut segment = Segment::empty(Offset(0), 0);
+        segment.add(&placed(4096, 80_000, 0, 10, 1));
+        segment.add(&placed(80_000, 84_000, 10, 20, 2));
+        segment.add(&placed(84_000, 160_000, 20, 30, 3));
+        segment.add(&placed(160_000, 240_000, 30, 40, 4));
+        let known = |size, until| (size, Some(Offset(until)));
+        assert_eq!(segment.cut_read(4096, 100_000), known(75_904, 10));
+        assert_eq!(segment.cut_read(80_000, 80_000), known(80_000, 30));
+        // No chunk is known to begin within the window: its end tells nothing.
+        assert_eq!(segment.cut_read(80_000, 70_000), (70_000, None));
+        assert_eq!(segment.cut_read(160_000, 100_000), known(100_000, 40));
+        segment.index = None;
+        assert_eq!(segment.cut_read(4096, 100_000), (100_000, None));
     }
 
     #[test]

@@ -255,7 +255,16 @@ fn config() -> StorageConfig {
 
 /// Storage that has no journal: every append goes to its segment.
 pub fn storage(io: &SimIo) -> Rc<ShardStorage<SimIo>> {
-    ShardStorage::with_checks(io.clone(), config(), Arc::default(), CHECKS.get())
+    storage_with_cache(io, config().cache_size)
+}
+
+/// The same with a cache of so many bytes.
+pub fn storage_with_cache(io: &SimIo, cache_size: usize) -> Rc<ShardStorage<SimIo>> {
+    let config = StorageConfig {
+        cache_size,
+        ..config()
+    };
+    ShardStorage::with_checks(io.clone(), config, Arc::default(), CHECKS.get())
 }
 
 /// Storage with what the last journal holds, and one of its own if asked for.

@@ -32,7 +32,7 @@ use super::{
     incarnations::Incarnations,
     journal::ReplayedEntry,
     log::State,
-    reader::Reading,
+    reading::Reading,
     segments::Segments,
 };
 use crate::io::{Disk, Io, Monotonic};
