@@ -64,9 +64,16 @@ impl Serving {
     }
 
     /// Signals, waits, and returns the exit status and the log.
-    fn stop(mut self, signal: Signal) -> (Option<i32>, String) {
+    fn stop(self, signal: Signal) -> (Option<i32>, String) {
+        self.stop_by(&[signal])
+    }
+
+    /// The same with several signals at once.
+    fn stop_by(mut self, signals: &[Signal]) -> (Option<i32>, String) {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        kill_process(pid.expect("a process id"), signal).expect("our own process");
+        for signal in signals {
+            kill_process(pid.expect("a process id"), *signal).expect("our own process");
+        }
         let status = self.child.wait().expect("the broker ends");
         (status.code(), self.log())
     }
@@ -196,6 +203,16 @@ fn the_banner_the_admin_server_and_a_clean_stop() {
         assert_eq!(status, Some(0), "{log}");
         assert!(log.contains("stopped cleanly"), "{log}");
     }
+}
+
+/// As `timeout` does, whose signal reaches the broker once from it and once through the process group.
+#[test]
+fn two_signals_at_once_are_one_clean_stop() {
+    let temp = tempfile::tempdir().unwrap();
+    let broker = Serving::start(temp.path(), &["--admin-listen", "off"]);
+    let (status, log) = broker.stop_by(&[Signal::TERM, Signal::INT]);
+    assert_eq!(status, Some(0), "{log}");
+    assert!(log.contains("stopped cleanly"), "{log}");
 }
 
 #[test]

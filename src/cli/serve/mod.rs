@@ -44,7 +44,8 @@ use watch::Watch;
   millstream serve --data-dir /var/lib/millstream --listen 0.0.0.0:7400
   millstream serve --config /etc/millstream.toml --print-config
 
-The first SIGINT or SIGTERM stops the broker cleanly, a second one at once.")]
+The first SIGINT or SIGTERM stops the broker cleanly; one that comes more than a
+second later ends it at once.")]
 pub struct ServeArgs {
     #[command(flatten)]
     flags: Flags,
