@@ -11,7 +11,9 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
-use millstream_client::{Compression, Delivery, PartitionIndex, Producer, ProducerRecord};
+use millstream_client::{
+    Client, Compression, Delivery, PartitionIndex, Producer, ProducerRecord, RequestError,
+};
 use millstream_loadgen::{
     CompressionArg,
     units::{parse_duration, show_count},
@@ -32,6 +34,8 @@ use super::{
 const CHUNK_SIZE: usize = 256 << 10;
 /// Chunks read ahead of sending.
 const CHUNKS_AHEAD: usize = 8;
+/// How long records are tried for if nothing is said.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(120);
 
 const EXAMPLES: &str = "\
 A line ends at a line feed and nowhere else: carriage returns, empty lines and
@@ -77,9 +81,10 @@ pub struct ProduceArgs {
     /// With --format json: the partition in a line does not count
     #[arg(long)]
     ignore_partition: bool,
-    /// How long to keep trying while the broker is away
-    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = parse_duration)]
-    timeout: Duration,
+    /// How long to keep trying while the broker is away, from the first connection on; without this the
+    /// first connection is tried once, and records for 2m
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    timeout: Option<Duration>,
 }
 
 /// What lines are.
@@ -115,14 +120,26 @@ impl ProduceArgs {
         block_on(self.send_all())
     }
 
-    async fn send_all(self) -> Result<ExitCode> {
+    async fn reach(&self) -> Result<Client, RequestError> {
         let client = self.connect.client().await?;
         // Says that there is no such topic before a line is typed.
         client.admin().topic(&self.topic).await?;
+        Ok(client)
+    }
+
+    async fn send_all(self) -> Result<ExitCode> {
+        let client = match self.timeout {
+            Some(patience) => {
+                let reach = async || self.reach().await;
+                self.connect.keep_trying(patience, reach).await?
+            }
+            // A wrong address should not take two minutes to show.
+            None => self.reach().await?,
+        };
         let producer = client
             .producer()
             .compression(Compression::from(self.compression))
-            .delivery_timeout(self.timeout)
+            .delivery_timeout(self.timeout.unwrap_or(DELIVERY_TIMEOUT))
             .build()
             .await?;
         let talks = io::stdin().is_terminal();

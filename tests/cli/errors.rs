@@ -19,6 +19,7 @@ fn no_broker() {
         &["status", "--wait", "50ms"],
         &["topic", "list"],
         &["produce", "t"],
+        &["produce", "t", "--timeout", "50ms"],
         &["consume", "t"],
         &["bench", "produce", "--records", "1"],
     ] {
@@ -29,6 +30,31 @@ fn no_broker() {
         );
         assert_eq!(said.lines().count(), 1, "{args:?}: {said}");
     }
+}
+
+/// Something that accepts and says nothing, as a broker that hangs.
+#[test]
+fn a_produce_that_gets_no_answer_gives_up_in_its_time() {
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut command = millstream(&["produce", "t", "--timeout", "300ms"]);
+    command.env("MILLSTREAM_SERVER", mute.local_addr().unwrap().to_string());
+    let said = Run::of(command, b"").failed(1);
+    assert!(said.contains("no answer from 127.0.0.1:"), "{said}");
+    assert!(said.contains("within 300ms"), "{said}");
+}
+
+#[test]
+fn a_produce_waits_for_a_broker_that_is_away_at_first() {
+    let Some(mut broker) = Broker::start() else {
+        return;
+    };
+    broker.run(&["topic", "create", "t"]).ok();
+    broker.stop();
+    let patient = broker.command(&["produce", "t", "--timeout", "60s"]);
+    let waiting = std::thread::spawn(move || Run::of(patient, b"late\n"));
+    broker.start_again();
+    waiting.join().expect("it ends").ok();
+    assert_eq!(broker.run(&["consume", "t"]).ok(), b"late\n");
 }
 
 #[test]
