@@ -25,7 +25,7 @@ limits! {
     /// Requests of one connection that may be unanswered at once; the broker stops reading beyond.
     MAX_REQUESTS_IN_FLIGHT: usize = 1024;
     /// Batches of an idempotent producer that each partition remembers, so batches that it may have unanswered there.
-    MAX_BATCHES_IN_FLIGHT: usize = 16;
+    MAX_BATCHES_IN_FLIGHT: usize = 64;
     /// Default largest record (key, value, headers and framing), in bytes.
     DEFAULT_MAX_RECORD_SIZE: u32 = 1 << 20;
     /// Default largest record batch, in bytes.

@@ -183,7 +183,7 @@ impl Producers {
             producer.epoch.encode(&mut out);
             producer.last_append_ms.encode(&mut out);
             let forgotten = producer.batches.len().saturating_sub(REMEMBERED_BATCHES);
-            let count = u8::try_from(producer.batches.len() - forgotten).expect("at most five");
+            let count = u8::try_from(producer.batches.len() - forgotten).expect("few");
             count.encode(&mut out);
             for batch in producer.batches.iter().skip(forgotten) {
                 batch.first_sequence.encode(&mut out);

@@ -205,6 +205,7 @@ pub(super) struct Appender<B> {
     in_flight: usize,
     flushing: bool,
     preparing: bool,
+    wants_space: bool,
     tail: Option<TailSegment>,
     next_allocation: u64,
     /// Of the next open chunk's buffer: what the last one came to.
@@ -248,6 +249,7 @@ impl<B: Buffer> Appender<B> {
             in_flight: 0,
             flushing: false,
             preparing: false,
+            wants_space: false,
             tail,
             next_allocation: FIRST_ALLOCATION,
             capacity: MIN_CHUNK_CAPACITY,

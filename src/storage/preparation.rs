@@ -1,6 +1,6 @@
 //! What must be there before a chunk can be written: a segment with a durable name, and space in it.
 
-use std::{io, ops::Range, path::Path, rc::Rc, time::Duration};
+use std::{cell::Cell, io, ops::Range, path::Path, rc::Rc, time::Duration};
 
 use millstream_protocol::Offset;
 use rustix::io::Errno;
@@ -13,7 +13,25 @@ use super::{
     },
     segments::Segment,
 };
-use crate::io::{BLOCK_SIZE, Buffer, Disk, DiskFile, Io, OpenMode};
+use crate::io::{BLOCK_SIZE, Buffer, Disk, DiskFile, Io, OpenMode, Signal};
+
+/// Whether a log of the shard writes zeros ahead of its writer.
+#[derive(Default)]
+pub(super) struct Filling {
+    taken: Cell<bool>,
+    /// Raised with each write of the one that does, and at its end.
+    changed: Signal,
+}
+
+/// A log's turn, until it is dropped.
+struct Turn<'a>(&'a Filling);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.taken.set(false);
+        self.0.changed.raise();
+    }
+}
 
 impl<I: Io> Log<I> {
     /// Makes a segment, durably: its name before anything in it is acknowledged.
@@ -114,19 +132,39 @@ impl<I: Io> Log<I> {
     /// Writes zeros to what was allocated for a log that is being written fast: a write of blocks
     /// that hold data already changes no metadata of the file system, so neither it nor its flush
     /// waits for that (figures in `docs/adr/0003-zero-fill.md`).
+    ///
+    /// One log of a shard at a time: logs that are written evenly come to their ends together, and zeros for
+    /// all of them at once would keep the disk from everything else. A writer that has come to the end
+    /// gets what there is at once, zeros or not.
     async fn zero_fill(&self, file: &<I as Disk>::File, range: Range<u64>) -> io::Result<()> {
         if range.end.saturating_sub(range.start) < ZERO_FILL_FROM {
             return Ok(());
         }
+        let Some(turn) = self.turn_to_fill().await else {
+            return Ok(());
+        };
         let mut zeros = self.storage.io.buffer(ZERO_FILL_WRITE);
         zeros.bytes_mut().fill(0);
         let zeros = Rc::new(zeros);
         let mut position = range.start.next_multiple_of(BLOCK_SIZE as u64);
-        while position + ZERO_FILL_WRITE as u64 <= range.end {
+        while position + ZERO_FILL_WRITE as u64 <= range.end && !self.is_at_end() {
             file.write_at(Rc::clone(&zeros), position).await?;
             position += ZERO_FILL_WRITE as u64;
+            turn.0.changed.raise();
         }
         Ok(())
+    }
+
+    /// Waits until no other log fills; `None` once the log's writer can wait no longer.
+    async fn turn_to_fill(&self) -> Option<Turn<'_>> {
+        let filling = &self.storage.filling;
+        let decided = || self.is_at_end() || !filling.taken.get();
+        filling.changed.wait_until(decided).await;
+        (!filling.taken.replace(true)).then_some(Turn(filling))
+    }
+
+    fn is_at_end(&self) -> bool {
+        self.state.borrow().appender.wants_space()
     }
 
     /// Does something until there is space and a descriptor for it; false if the log closes first.

@@ -14,6 +14,7 @@ use super::{
     cache::{Cache, LogKey},
     files::OpenFiles,
     journal::{Journal, JournalConfig},
+    preparation::Filling,
 };
 use crate::io::{Disk, Io, Signal};
 
@@ -31,6 +32,7 @@ pub struct ShardStorage<I: Io> {
     untaken: RefCell<BTreeSet<TopicPartition>>,
     counters: Rc<RefCell<StorageCounters>>,
     unflushed: Cell<usize>,
+    pub(super) filling: Filling,
     freed: Signal,
     next_key: Cell<LogKey>,
 }
@@ -68,6 +70,7 @@ impl<I: Io> ShardStorage<I> {
             config,
             counters,
             unflushed: Cell::new(0),
+            filling: Filling::default(),
             freed: Signal::default(),
             next_key: Cell::new(0),
         })

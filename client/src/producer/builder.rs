@@ -16,6 +16,9 @@ use crate::{client::Client, clock::jitter_seed, error::RequestError};
 /// Most bytes of batches in one request, unless one alone is larger.
 const MAX_REQUEST_SIZE: usize = 4 << 20;
 
+/// Requests in flight per shard, unless set: enough to keep broker and disk busy.
+const DEFAULT_IN_FLIGHT: usize = 16;
+
 /// Settings of a [`Producer`]; made by [`Client::producer`].
 #[derive(Clone, Debug)]
 pub struct ProducerBuilder {
@@ -40,7 +43,7 @@ impl ProducerBuilder {
             compression: Compression::None,
             idempotent: true,
             buffer_memory: 32 << 20,
-            max_in_flight: MAX_IDEMPOTENT_IN_FLIGHT,
+            max_in_flight: DEFAULT_IN_FLIGHT,
             delivery_timeout: Duration::from_secs(120),
         }
     }
@@ -83,8 +86,8 @@ impl ProducerBuilder {
         self
     }
 
-    /// Most requests in flight per broker shard. 16 by default, and at most when idempotent: it is
-    /// how many batches the broker can recognise.
+    /// Most requests in flight per broker shard. 16 by default, 64 at most when idempotent. A partition has at
+    /// most 64 batches in flight then: it is how many the broker can recognise.
     #[must_use]
     pub fn max_in_flight(mut self, requests: usize) -> Self {
         self.max_in_flight = requests;
@@ -136,7 +139,7 @@ impl ProducerBuilder {
             return Err("max_in_flight must be at least 1");
         }
         if self.idempotent && self.max_in_flight > MAX_IDEMPOTENT_IN_FLIGHT {
-            return Err("max_in_flight must be at most 16 for an idempotent producer");
+            return Err("max_in_flight must be at most 64 for an idempotent producer");
         }
         if self.request_timeout.is_zero() || self.delivery_timeout.is_zero() {
             return Err("request_timeout and delivery_timeout must be more than 0");

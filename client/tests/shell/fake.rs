@@ -26,6 +26,14 @@ use uuid::Uuid;
 
 type Writer = Arc<tokio::sync::Mutex<OwnedWriteHalf>>;
 
+/// What a producer wrote.
+#[derive(Debug, Default)]
+struct Sequences {
+    next: i32,
+    /// Base offset of each batch, by its first sequence.
+    bases: BTreeMap<i32, i64>,
+}
+
 /// One partition.
 #[derive(Debug, Default)]
 pub struct Partition {
@@ -35,7 +43,7 @@ pub struct Partition {
     pub end: i64,
     /// Whole batches, placed.
     pub batches: Vec<Vec<u8>>,
-    next_sequences: BTreeMap<ProducerId, (i32, i64)>,
+    sequences: BTreeMap<ProducerId, Sequences>,
 }
 
 #[derive(Debug, Default)]
@@ -185,18 +193,15 @@ impl Partition {
     pub fn append(&mut self, bytes: &[u8]) -> (ErrorCode, i64) {
         let header = BatchHeader::decode(bytes).expect("a batch");
         if header.has_producer() {
-            let (next, last_base) = self
-                .next_sequences
-                .entry(header.producer_id)
-                .or_insert((0, -1));
-            let after = header.base_sequence + i32::try_from(header.record_count).expect("few");
-            if after == *next {
-                return (ErrorCode::None, *last_base);
+            let known = self.sequences.entry(header.producer_id).or_default();
+            if let Some(base) = known.bases.get(&header.base_sequence) {
+                return (ErrorCode::None, *base);
             }
-            if header.base_sequence != *next {
+            if header.base_sequence != known.next {
                 return (ErrorCode::OutOfOrderSequence, -1);
             }
-            (*next, *last_base) = (after, self.end);
+            known.bases.insert(known.next, self.end);
+            known.next += i32::try_from(header.record_count).expect("few");
         }
         let base = self.end;
         let mut batch = bytes.to_vec();

@@ -326,7 +326,7 @@ async fn settings_that_make_no_sense_are_refused() {
         client.producer().batch_size(10),
         client.producer().buffer_memory(10),
         client.producer().max_in_flight(0),
-        client.producer().max_in_flight(17),
+        client.producer().max_in_flight(65),
         client.producer().request_timeout(Duration::ZERO),
     ] {
         let error = builder.build().await.expect_err("makes no sense");

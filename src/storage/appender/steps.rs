@@ -103,6 +103,7 @@ impl<B: Buffer> Appender<B> {
 
     fn allocate(&mut self, tail: &TailSegment, room: u64, options: &LogOptions) -> Option<Step<B>> {
         if self.preparing {
+            self.wants_space |= room > 0;
             return None;
         }
         self.preparing = true;
@@ -171,10 +172,16 @@ impl<B: Buffer> Appender<B> {
     pub fn allocated(&mut self, segment: Offset, size: u64) {
         assert!(self.preparing);
         self.preparing = false;
+        self.wants_space = false;
         self.grow();
         if let Some(tail) = self.tail.as_mut().filter(|tail| tail.base == segment) {
             tail.allocated = tail.allocated.max(size);
         }
+    }
+
+    /// The writer stands at the end of what is allocated, and waits for more.
+    pub fn wants_space(&self) -> bool {
+        self.wants_space
     }
 
     fn grow(&mut self) {
@@ -185,6 +192,7 @@ impl<B: Buffer> Appender<B> {
     pub fn refused(&mut self) {
         assert!(self.preparing);
         self.preparing = false;
+        self.wants_space = false;
     }
 
     /// A write completed.

@@ -11,6 +11,9 @@ use super::{
 };
 use crate::metadata::Node;
 
+/// Up to so many bytes a request takes several batches of a partition.
+const SHARED_REQUEST_SIZE: usize = 64 << 10;
+
 impl<H: Clone + Default> Machine<H> {
     pub(super) fn conditions(&self, now: Duration) -> Conditions {
         Conditions {
@@ -35,7 +38,7 @@ impl<H: Clone + Default> Machine<H> {
                 break;
             }
             for (node, partitions) in groups {
-                let send = self.send(node, partitions);
+                let send = self.send(now, node, &partitions);
                 actions.push(Action::Send(send));
             }
             // What went first this time goes last next time.
@@ -101,13 +104,16 @@ impl<H: Clone + Default> Machine<H> {
         (groups.collect(), identity_wanted)
     }
 
-    fn send(&mut self, node: Node, partitions: Vec<TopicPartition>) -> ProduceSend {
+    fn send(&mut self, now: Duration, node: Node, partitions: &[TopicPartition]) -> ProduceSend {
         let request = self.next_request;
         self.next_request.0 += 1;
-        let parcels: Vec<Parcel> = partitions
-            .into_iter()
-            .map(|at| self.parcel(at, node, request))
-            .collect();
+        let mut size = 0;
+        let mut parcels = Vec::with_capacity(partitions.len());
+        for at in partitions {
+            size += self.next_size(*at);
+            parcels.push(self.parcel(*at, node, request));
+        }
+        self.fill_up(now, node, request, (partitions, size), &mut parcels);
         let batches = parcels.iter().map(|it| (it.partition, it.batch)).collect();
         *self.in_flight.entry(node).or_default() += 1;
         self.requests.insert(request, SentRequest { node, batches });
@@ -116,6 +122,41 @@ impl<H: Clone + Default> Machine<H> {
             node,
             parcels,
         }
+    }
+
+    /// Small batches share a request, several of a partition too: what a request costs is then shared,
+    /// and a producer of many small batches has more of them in flight.
+    fn fill_up(
+        &mut self,
+        now: Duration,
+        node: Node,
+        request: RequestId,
+        (partitions, mut size): (&[TopicPartition], usize),
+        parcels: &mut Vec<Parcel>,
+    ) {
+        let conditions = self.conditions(now);
+        let mut any = true;
+        while any {
+            any = false;
+            for at in partitions {
+                let partition = self.partition(*at).expect("it has batches in flight");
+                if partition.readiness(&conditions) != Readiness::Ready(node) {
+                    continue;
+                }
+                let with_it = size + self.next_size(*at);
+                if with_it > SHARED_REQUEST_SIZE {
+                    return;
+                }
+                size = with_it;
+                parcels.push(self.parcel(*at, node, request));
+                any = true;
+            }
+        }
+    }
+
+    fn next_size(&self, at: TopicPartition) -> usize {
+        let partition = self.partition(at).expect("a ready partition exists");
+        partition.batches[partition.in_flight].wire_size()
     }
 
     /// Takes the next batch of a ready partition.

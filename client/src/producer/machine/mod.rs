@@ -110,7 +110,7 @@ pub enum Action<H> {
     },
 }
 
-/// One request: batches of different partitions of one shard.
+/// One request: batches of partitions of one shard, those of a partition in order.
 #[derive(Debug)]
 pub struct ProduceSend {
     pub request: RequestId,
