@@ -19,10 +19,12 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::SocketAddr,
+    pin::pin,
     rc::Rc,
     sync::Arc,
 };
 
+use futures_util::future::select;
 use millstream_protocol::{
     BrokerId, ErrorCode, ShardId, TopicPartition, limits,
     messages::{ANY_SHARD, Api, ApiVersions, HandshakeRequest, HandshakeResponse},
@@ -116,6 +118,8 @@ pub struct Shard<I: Io> {
     files_gone: RefCell<BTreeMap<millstream_protocol::TopicId, u32>>,
     removing: RefCell<BTreeSet<millstream_protocol::TopicId>>,
     disk_full: Cell<bool>,
+    /// Raised when `disk_full` changes.
+    disk_changed: Signal,
     connections: Cell<usize>,
     connections_ended: Signal,
     stop: Cell<bool>,
@@ -159,6 +163,7 @@ impl<I: Io> Shard<I> {
             files_gone: RefCell::default(),
             removing: RefCell::default(),
             disk_full: Cell::new(false),
+            disk_changed: Signal::default(),
             connections: Cell::new(0),
             connections_ended: Signal::default(),
             stop: Cell::new(false),
@@ -171,6 +176,7 @@ impl<I: Io> Shard<I> {
     /// Opens the partitions that the metadata gives this shard. Gives those that could not take what the
     /// journals of the last process hold of them: they must stay.
     pub async fn load(self: &Rc<Self>) -> BTreeSet<TopicPartition> {
+        self.measure_disk().await;
         self.storage.start().await;
         self.take_image(true);
         self.loaded.wait_until(|| self.loading.get() == 0).await;
@@ -425,14 +431,17 @@ impl<I: Io> Service<I> for Shard<I> {
     }
 
     async fn room(&self) {
-        self.storage.room().await;
+        // On a full disk nothing moves: the produce is to be refused, not to wait.
+        let full = pin!(self.disk_changed.wait_until(|| self.disk_is_full()));
+        select(full, pin!(self.storage.room())).await;
     }
 
     async fn admit(&self, request: &Request, records_size: usize) -> Option<Permit> {
         // What goes to other shards waits for their disks, not for ours.
         match request {
             Request::Produce(request) if !self.owns_all(request) => {
-                Some(self.forwarding.take(records_size).await)
+                let size = records_size + produce::bookkeeping_size(request.partitions.len());
+                Some(self.forwarding.take(size).await)
             }
             _ => None,
         }

@@ -20,16 +20,35 @@ use crate::{
         partition::refusal_message,
         router::{Op, OpReply},
     },
+    storage::HeldRoom,
 };
 
 type WhenDone = Box<dyn FnOnce(Vec<ProducePartitionResult>)>;
+
+/// What a produce takes until it is answered, besides its records: its call, its place in the session and
+/// the reply, in bytes, rounded up.
+const CALL_SIZE: usize = 512;
+/// The same for each of its partitions: the result, its copy in the answer, a place among the pending.
+const PARTITION_SIZE: usize = 512;
+
+/// What a produce of so many partitions takes besides its records, in bytes.
+pub(super) fn bookkeeping_size(partition_count: usize) -> usize {
+    CALL_SIZE + partition_count * PARTITION_SIZE
+}
 
 /// One produce request whose partitions answer one by one.
 struct Call {
     results: RefCell<Vec<ProducePartitionResult>>,
     missing: Cell<usize>,
     when_done: RefCell<Option<WhenDone>>,
+    /// Its bookkeeping counts as unflushed until it is answered.
+    _room: HeldRoom,
 }
+
+const _: () = assert!(
+    size_of::<Call>() + size_of::<Produced>() + 2 * size_of::<ProducePartitionResult>()
+        <= CALL_SIZE + PARTITION_SIZE
+);
 
 impl Call {
     fn complete(&self, index: usize, result: ProducePartitionResult) {
@@ -153,6 +172,7 @@ impl<I: Io> Shard<I> {
             results: RefCell::new(entries.iter().map(unknown).collect()),
             missing: Cell::new(entries.len()),
             when_done: RefCell::new(Some(when_done)),
+            _room: self.storage.hold_room(bookkeeping_size(entries.len())),
         });
         let mut rest = records;
         for (index, entry) in entries.iter().enumerate() {

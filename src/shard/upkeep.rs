@@ -9,6 +9,7 @@ use crate::{
     io::Io,
     partition::{SegmentAge, retained_start},
     shard::{Shard, catalog::Slot, partition::PartitionShell},
+    storage::reserve::{is_short, reserve},
 };
 
 /// Between two rounds.
@@ -16,11 +17,6 @@ const ROUND: Duration = Duration::from_secs(1);
 
 /// Rounds between two looks at retention and at silent producers.
 const ROUNDS_BETWEEN_EXPIRY: u64 = 10;
-
-/// Produce is refused when less than this is free ...
-const MIN_FREE_BYTES: u64 = 1 << 30;
-/// ... or less than this part of the disk, whichever is more.
-const MIN_FREE_PERCENT: u64 = 2;
 
 impl<I: Io> Shard<I> {
     pub(super) async fn upkeep(self: Rc<Self>) {
@@ -38,18 +34,17 @@ impl<I: Io> Shard<I> {
     }
 
     pub(super) async fn measure_disk(&self) {
+        // The shards of a broker share one disk, so one of them speaks.
+        let speaks = self.id().0 == 0;
         match self.io.space(&self.config.storage.data_dir).await {
             Ok(space) => {
-                let least = MIN_FREE_BYTES.max(space.total / 100 * MIN_FREE_PERCENT);
-                // A disk smaller than the reserve would never take anything: then the part counts.
-                let least = if space.total < 4 * MIN_FREE_BYTES {
-                    space.total / 100 * MIN_FREE_PERCENT
-                } else {
-                    least
-                };
-                let full = space.free < least;
-                if full != self.disk_full.replace(full) {
-                    let (free, least) = (space.free >> 20, least >> 20);
+                let full = is_short(&space, 0);
+                let changed = full != self.disk_full.replace(full);
+                if changed {
+                    self.disk_changed.raise();
+                }
+                if changed && speaks {
+                    let (free, least) = (space.free >> 20, reserve(&space) >> 20);
                     if full {
                         tracing::error!("disk full: {free} MiB free, produce needs {least} MiB");
                     } else {
@@ -59,7 +54,10 @@ impl<I: Io> Shard<I> {
                 self.counters().disk_free.set(space.free);
                 self.counters().disk_total.set(space.total);
             }
-            Err(error) => tracing::warn!(%error, "free disk space could not be measured"),
+            Err(error) if speaks => {
+                tracing::warn!(%error, "free disk space could not be measured");
+            }
+            Err(_) => {}
         }
     }
 

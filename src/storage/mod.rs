@@ -34,6 +34,7 @@ mod preparation;
 mod reader;
 mod reading;
 mod recovery;
+pub mod reserve;
 mod run;
 mod segments;
 mod shard;
@@ -50,4 +51,4 @@ pub use options::{
     Damage, Durability, LogOptions, LogStats, Recovered, RecoveryChecks, SegmentStats, Slice,
     StorageConfig, StorageCounters,
 };
-pub use shard::ShardStorage;
+pub use shard::{HeldRoom, ShardStorage};

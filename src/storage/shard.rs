@@ -33,7 +33,9 @@ pub struct ShardStorage<I: Io> {
     counters: Rc<RefCell<StorageCounters>>,
     unflushed: Cell<usize>,
     pub(super) filling: Filling,
-    freed: Signal,
+    /// What those who wait for a flush take besides their batches.
+    held: Rc<Cell<usize>>,
+    freed: Rc<Signal>,
     next_key: Cell<LogKey>,
 }
 
@@ -71,7 +73,8 @@ impl<I: Io> ShardStorage<I> {
             counters,
             unflushed: Cell::new(0),
             filling: Filling::default(),
-            freed: Signal::default(),
+            held: Rc::default(),
+            freed: Rc::default(),
             next_key: Cell::new(0),
         })
     }
@@ -126,12 +129,23 @@ impl<I: Io> ShardStorage<I> {
         }
     }
 
-    /// Waits until appended bytes that wait for their flush are below the limit. Call it before
-    /// accepting a produce; appends themselves never wait.
+    /// Waits until appended bytes that wait for their flush, and what is held for them, are below the limit.
+    /// Call it before accepting a produce; appends themselves never wait.
     pub async fn room(&self) {
         let limit = self.config.unflushed_limit;
-        let below = || self.unflushed.get() < limit;
+        let below = || self.unflushed.get() + self.held.get() < limit;
         self.freed.wait_until(below).await;
+    }
+
+    /// Counts memory of someone who waits for a flush, until what is given is dropped.
+    #[must_use]
+    pub fn hold_room(&self, size: usize) -> HeldRoom {
+        self.held.set(self.held.get() + size);
+        HeldRoom {
+            held: Rc::clone(&self.held),
+            freed: Rc::clone(&self.freed),
+            size,
+        }
     }
 
     /// What was done so far.
@@ -163,5 +177,49 @@ impl<I: Io> ShardStorage<I> {
     pub(super) fn new_key(&self) -> LogKey {
         self.next_key.set(self.next_key.get() + 1);
         self.next_key.get()
+    }
+}
+
+/// Memory counted by [`ShardStorage::hold_room`].
+pub struct HeldRoom {
+    held: Rc<Cell<usize>>,
+    freed: Rc<Signal>,
+    size: usize,
+}
+
+impl Drop for HeldRoom {
+    fn drop(&mut self) {
+        self.held.set(self.held.get() - self.size);
+        self.freed.raise();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::io::sim::Sim;
+
+    #[test]
+    fn what_is_held_for_those_who_wait_takes_room() {
+        Sim::new(1).run(|io| async move {
+            let config = StorageConfig {
+                data_dir: "/data".into(),
+                cache_size: 0,
+                unflushed_limit: 10_000,
+                open_files: 1,
+                journal_file_size: 1 << 20,
+                journal_size_max: 2 << 20,
+            };
+            let storage = ShardStorage::new(io, config, Arc::default());
+            let mut held: Vec<HeldRoom> = (0..9).map(|_| storage.hold_room(1_000)).collect();
+            assert!(storage.room().now_or_never().is_some());
+            held.push(storage.hold_room(1_000));
+            let mut room = Box::pin(storage.room());
+            assert!(room.as_mut().now_or_never().is_none());
+            held.pop();
+            assert!(room.now_or_never().is_some());
+        });
     }
 }

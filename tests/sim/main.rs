@@ -14,6 +14,7 @@ mod oracle;
 mod producer;
 mod scenario;
 mod seeds;
+mod small;
 mod wire;
 
 mod acknowledged;
@@ -22,5 +23,6 @@ mod buffered;
 mod deleted;
 mod determinism;
 mod disk_failures;
+mod full_disk;
 mod idempotent;
 mod resharded;

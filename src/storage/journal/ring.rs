@@ -21,6 +21,7 @@ use crate::{
             names,
         },
         limits::{JOURNAL_RETRY_MS, ZERO_FILL_WRITE},
+        reserve::is_short,
     },
 };
 
@@ -249,7 +250,10 @@ impl<I: Io> Journal<I> {
 
     async fn fill_file(&self, file: &<I as Disk>::File) -> io::Result<()> {
         let size = self.config.file_size;
+        // Before, so that a disk that has little is left alone; after, as other shards did the same at once.
+        self.leave_reserve(size).await?;
         file.allocate(size).await?;
+        self.leave_reserve(0).await?;
         let step = usize::try_from(size).map_or(ZERO_FILL_WRITE, |size| size.min(ZERO_FILL_WRITE));
         let mut zeros = self.io.buffer(step);
         zeros.bytes_mut().fill(0);
@@ -263,6 +267,15 @@ impl<I: Io> Journal<I> {
         encode_file_header(self.id, block.bytes_mut());
         file.write_at(Rc::new(block), 0).await?;
         file.sync_data().await
+    }
+
+    /// Refuses what would take the space that is to stay free.
+    async fn leave_reserve(&self, size: u64) -> io::Result<()> {
+        let space = self.io.space(&self.config.data_dir).await?;
+        match is_short(&space, size) {
+            true => Err(io::ErrorKind::StorageFull.into()),
+            false => Ok(()),
+        }
     }
 
     /// Has the logs need the oldest file no more, and makes it a spare one.
