@@ -104,6 +104,7 @@ impl<I: Io> Shard<I> {
             .collect();
         for shell in open {
             shell.expire_producers();
+            shell.log().roll_old();
             let config = self.image.borrow().topic(shell.log().id().topic).cloned();
             let Some(topic) = config else { continue };
             let segments: Vec<SegmentAge> = shell

@@ -206,6 +206,8 @@ pub(super) struct Appender<B> {
     flushing: bool,
     preparing: bool,
     wants_space: bool,
+    /// The segment that is being made has no chunk waiting for it.
+    rolling: bool,
     tail: Option<TailSegment>,
     next_allocation: u64,
     /// Of the next open chunk's buffer: what the last one came to.
@@ -250,6 +252,7 @@ impl<B: Buffer> Appender<B> {
             flushing: false,
             preparing: false,
             wants_space: false,
+            rolling: false,
             tail,
             next_allocation: FIRST_ALLOCATION,
             capacity: MIN_CHUNK_CAPACITY,

@@ -7,7 +7,10 @@ use rustix::io::Errno;
 
 use super::{
     Log,
-    format::{names, segment::SegmentHeader},
+    format::{
+        names,
+        segment::{SEGMENT_HEADER_SIZE, SegmentHeader},
+    },
     limits::{
         DESCRIPTOR_RETRY_MS, DISK_FULL_RETRY_MS, MAX_ALLOCATION, ZERO_FILL_FROM, ZERO_FILL_WRITE,
     },
@@ -48,6 +51,7 @@ impl<I: Io> Log<I> {
                     state.checkpoint_wanted = true;
                 }
                 state.segments.0.insert(base, segment);
+                state.clean = false;
             }
             Ok(false) => self.state.borrow_mut().appender.refused(),
             Err(error) => return self.fail("creating", &path, error),
@@ -80,6 +84,10 @@ impl<I: Io> Log<I> {
         let mut block = io.buffer(BLOCK_SIZE);
         header.encode(block.bytes_mut());
         file.write_at(Rc::new(block), 0).await?;
+        if size <= SEGMENT_HEADER_SIZE {
+            // No chunk follows whose flush would cover it.
+            file.sync_data().await?;
+        }
         io.sync_dir(&self.dir).await?;
         if !dir_ready {
             self.sync_parents().await?;

@@ -106,6 +106,36 @@ impl<I: Io> Log<I> {
         }
     }
 
+    /// Rolls the segment that is appended to if its records are older than its roll age: without this the
+    /// last records of a log that gets no more would never expire. To be called now and then; what is in the
+    /// journal alone goes to the segment first, and the roll comes with a later call.
+    pub fn roll_old(&self) {
+        let step = {
+            let state = &mut *self.state.borrow_mut();
+            if state.writable().is_err() || state.cutting {
+                return;
+            }
+            let now_ms = self.storage.io.wall_ms();
+            let roll_ms = state.options.segment_roll_ms;
+            let (_, unplaced_since_ms) = state.appender.unplaced();
+            let old_in_memory = unplaced_since_ms
+                .is_some_and(|since_ms| now_ms.saturating_sub(since_ms) >= roll_ms);
+            // Records that were lost below the log's start leave a gap that only an append may close.
+            let whole = state.segments.last().map(|segment| segment.next)
+                == Some(state.appender.durable().next);
+            let old_tail = state.appender.old_tail(&state.options, now_ms).is_some() && whole;
+            if !old_tail && !old_in_memory {
+                return;
+            }
+            let idle = state.appender.is_idle();
+            idle.then(|| state.appender.roll())
+        };
+        match step {
+            Some(step) => self.start(step),
+            None => self.flush_to_segment(),
+        }
+    }
+
     fn start(&self, step: Step<<I as Disk>::Buffer>) {
         let this = self.this();
         self.running.set(self.running.get() + 1);

@@ -70,7 +70,7 @@ impl Workload {
         random: &mut Random,
         step: u32,
     ) -> Result<(), LogError> {
-        match random.below(20) {
+        match random.below(21) {
             0..=9 => {
                 for _ in 0..=random.below(4) {
                     self.append(shared, log, random)?;
@@ -96,6 +96,10 @@ impl Workload {
                 assert_eq!(recovered.log_end, end, "a clean stop keeps all");
                 assert_eq!(recovered.report, None, "and needs nothing done");
                 *log = again;
+            }
+            19 => {
+                io.sleep(std::time::Duration::from_secs(25 * 60 * 60)).await;
+                log.roll_old();
             }
             _ => {
                 let end = log.log_end();

@@ -23,6 +23,7 @@ mod buffered;
 mod deleted;
 mod determinism;
 mod disk_failures;
+mod expiry;
 mod full_disk;
 mod idempotent;
 mod resharded;

@@ -31,7 +31,8 @@ impl<B: Buffer> Appender<B> {
     }
 
     fn next_write(&mut self, options: &LogOptions, now_ms: i64, lane: Lane) -> Option<Step<B>> {
-        if self.in_flight >= MAX_WRITES_IN_FLIGHT {
+        // While the segment is rolled nothing may get into the one before, whatever its age is by now.
+        if self.in_flight >= MAX_WRITES_IN_FLIGHT || self.rolling {
             return None;
         }
         let sealed = self
@@ -49,7 +50,7 @@ impl<B: Buffer> Appender<B> {
         let disk_size = disk_size as u64;
         let tail = match self.tail {
             // A sealing chunk stays where it is: it has no record that a segment could begin with.
-            Some(tail) if size == 0 || !rolls(&tail, disk_size, options, now_ms) => tail,
+            Some(tail) if size == 0 || !rolls(&tail, base, disk_size, options, now_ms) => tail,
             _ => return self.create(base, disk_size, options),
         };
         if tail.position + disk_size > tail.allocated {
@@ -67,7 +68,7 @@ impl<B: Buffer> Appender<B> {
         let view = &chunk.run.chunks[0];
         let position = tail.position;
         tail.position += chunk.disk_size as u64;
-        if tail.first_append_ms == 0 {
+        if tail.first_append_ms == 0 && chunk.base < chunk.next {
             tail.first_append_ms = view.append_time_ms;
         }
         chunk.stage = Stage::Writing;
@@ -99,6 +100,28 @@ impl<B: Buffer> Appender<B> {
         let wanted = self.next_allocation.min(segment_size(options));
         let size = wanted.max(SEGMENT_HEADER_SIZE + room);
         Some(Step::Create { base, size })
+    }
+
+    /// The segment that is appended to, if it has records and the first of them is as old as that.
+    pub fn old_tail(&self, options: &LogOptions, now_ms: i64) -> Option<TailSegment> {
+        let old =
+            |tail: &TailSegment| tail.base < self.durable.next && is_old(tail, options, now_ms);
+        self.tail.filter(old)
+    }
+
+    /// Ends the segment that is appended to although nothing comes, so that it can go when its time has come.
+    /// Only when idle.
+    pub fn roll(&mut self) -> Step<B> {
+        assert!(
+            self.is_idle(),
+            "what waits would roll the segment by itself"
+        );
+        self.preparing = true;
+        self.rolling = true;
+        Step::Create {
+            base: self.durable.next,
+            size: SEGMENT_HEADER_SIZE,
+        }
     }
 
     fn allocate(&mut self, tail: &TailSegment, room: u64, options: &LogOptions) -> Option<Step<B>> {
@@ -159,7 +182,16 @@ impl<B: Buffer> Appender<B> {
     pub fn created(&mut self, base: Offset, size: u64) {
         assert!(self.preparing);
         self.preparing = false;
-        self.grow();
+        if std::mem::take(&mut self.rolling) {
+            // A recovery may start there, and needs nothing before it any more.
+            self.durable = Position {
+                segment: base,
+                position: SEGMENT_HEADER_SIZE,
+                next: base,
+            };
+        } else {
+            self.grow();
+        }
         self.tail = Some(TailSegment {
             base,
             position: SEGMENT_HEADER_SIZE,
@@ -193,6 +225,7 @@ impl<B: Buffer> Appender<B> {
         assert!(self.preparing);
         self.preparing = false;
         self.wants_space = false;
+        self.rolling = false;
     }
 
     /// A write completed.
@@ -240,11 +273,21 @@ fn segment_size(options: &LogOptions) -> u64 {
     options.segment_size.max(MIN_SEGMENT_SIZE)
 }
 
-/// The next chunk goes to a new segment.
-fn rolls(tail: &TailSegment, disk_size: u64, options: &LogOptions, now_ms: i64) -> bool {
-    let empty = tail.position <= SEGMENT_HEADER_SIZE;
+/// The next chunk, which begins with offset `next`, goes to a new segment.
+fn rolls(
+    tail: &TailSegment,
+    next: Offset,
+    disk_size: u64,
+    options: &LogOptions,
+    now_ms: i64,
+) -> bool {
+    // One with a sealing chunk alone is empty too: the new one would have its name.
+    let empty = tail.base == next;
     let full = tail.position + disk_size > segment_size(options);
-    let old = tail.first_append_ms > 0
-        && now_ms.saturating_sub(tail.first_append_ms) >= options.segment_roll_ms;
-    !empty && (full || old)
+    !empty && (full || is_old(tail, options, now_ms))
+}
+
+fn is_old(tail: &TailSegment, options: &LogOptions, now_ms: i64) -> bool {
+    tail.first_append_ms > 0
+        && now_ms.saturating_sub(tail.first_append_ms) >= options.segment_roll_ms
 }

@@ -90,7 +90,7 @@ impl<I: Io> Log<I> {
         }
     }
 
-    pub(super) fn flush_to_segment(&self) {
+    pub(in crate::storage) fn flush_to_segment(&self) {
         {
             let state = &mut *self.state.borrow_mut();
             state.flush_through = state.flush_through.max(state.appender.log_end());
