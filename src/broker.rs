@@ -60,6 +60,8 @@ pub struct ListenerSettings {
 pub struct BrokerSettings {
     /// Everything it keeps.
     pub data_dir: PathBuf,
+    /// Number of the first life of every log there.
+    pub first_life: u64,
     /// Where it serves clients; today exactly one.
     pub listeners: Vec<ListenerSettings>,
     /// One shard each: the core to pin it to, or none.
@@ -311,6 +313,7 @@ fn shard_config(settings: &BrokerSettings, facts: &Arc<BrokerFacts>, number: u32
         memory,
         storage: StorageConfig {
             data_dir: settings.data_dir.clone(),
+            first_life: settings.first_life,
             cache_size: memory / 8 * CACHE_EIGHTHS,
             unflushed_limit: memory / 8,
             open_files: settings.open_files / shard_count,

@@ -1,8 +1,8 @@
 //! The data directory: made once, locked by one broker at a time, and refused when its format is
 //! unknown.
 //!
-//! `LOCK` holds the pid of the broker that has it, `FORMAT` names the format of everything else,
-//! `metadata.redb` is the metadata log, `topics/` holds the logs of partitions.
+//! `LOCK` holds the pid of the broker that has it, `FORMAT` names the format of everything else and a
+//! number that no client is told, `metadata.redb` is the metadata log, `topics/` holds the logs of partitions.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -14,6 +14,7 @@ use std::{
 pub const DATA_FORMAT: u32 = 1;
 
 const FORMAT_PREFIX: &str = "millstream data format ";
+const FIRST_LIFE_PREFIX: &str = "first life of a log ";
 const METADATA: &str = "metadata.redb";
 /// What may lie in a directory that is not in use yet: a mount point is seldom quite empty.
 const IGNORED: [&str; 4] = ["LOCK", "lost+found", "FORMAT.new", ".disk-probe"];
@@ -98,6 +99,7 @@ fn io_error<'a>(
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
+    first_life: u64,
     _lock: File,
 }
 
@@ -110,8 +112,12 @@ impl DataDir {
         fs::create_dir_all(path).map_err(io_error("create", path))?;
         let path = path.canonicalize().map_err(io_error("find", path))?;
         let lock = lock(&path)?;
-        let dir = Self { path, _lock: lock };
-        dir.check_format()?;
+        let mut dir = Self {
+            path,
+            first_life: 1,
+            _lock: lock,
+        };
+        dir.first_life = dir.check_format()?;
         if !dir.has_metadata() && dir.topics().exists() {
             return Err(DataDirError::MetadataMissing { path: dir.path });
         }
@@ -122,6 +128,14 @@ impl DataDir {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Number of the first life of every log here. A chunk names its log's life, and one that is found
+    /// behind a torn place can prove that the place was good once: who does not know the number cannot write
+    /// records that look like such a chunk.
+    #[must_use]
+    pub fn first_life(&self) -> u64 {
+        self.first_life
     }
 
     /// Where the logs of partitions are.
@@ -150,7 +164,8 @@ impl DataDir {
         self.metadata().exists()
     }
 
-    fn check_format(&self) -> Result<(), DataDirError> {
+    /// Gives the number of a log's first life.
+    fn check_format(&self) -> Result<u64, DataDirError> {
         let path = self.path.join("FORMAT");
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
@@ -166,12 +181,11 @@ impl DataDir {
                 found,
             }
         };
-        let number = text
-            .trim_end()
-            .strip_prefix(FORMAT_PREFIX)
-            .ok_or_else(unknown)?;
-        match number.parse::<u32>().map_err(|_| unknown())? {
-            DATA_FORMAT => Ok(()),
+        let mut lines = text.lines();
+        let number = lines.next().and_then(|it| it.strip_prefix(FORMAT_PREFIX));
+        let number = number.ok_or_else(unknown)?;
+        match number.trim_end().parse::<u32>().map_err(|_| unknown())? {
+            DATA_FORMAT => first_life(lines.next()).ok_or_else(unknown),
             found if found > DATA_FORMAT => Err(DataDirError::NewerFormat {
                 path: self.path.clone(),
                 found,
@@ -180,7 +194,7 @@ impl DataDir {
         }
     }
 
-    fn write_format(&self, path: &Path) -> Result<(), DataDirError> {
+    fn write_format(&self, path: &Path) -> Result<u64, DataDirError> {
         if let Some(example) = first_entry(&self.path, &IGNORED)? {
             return Err(DataDirError::NotOurs {
                 path: self.path.clone(),
@@ -188,15 +202,33 @@ impl DataDir {
             });
         }
         let new = self.path.join("FORMAT.new");
+        let life = new_life();
         let write = || {
             let mut file = File::create(&new)?;
             writeln!(file, "{FORMAT_PREFIX}{DATA_FORMAT}")?;
+            writeln!(file, "{FIRST_LIFE_PREFIX}{life}")?;
             file.sync_all()?;
             fs::rename(&new, path)
         };
         write().map_err(io_error("write", path))?;
-        sync_dir(&self.path)
+        sync_dir(&self.path)?;
+        Ok(life)
     }
+}
+
+/// A number that nobody guesses, with room for every life to come.
+fn new_life() -> u64 {
+    let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
+    (high ^ low.rotate_left(32)) >> 2 | 1
+}
+
+/// From the second line of `FORMAT`; directories made before it was written began with 1.
+fn first_life(line: Option<&str>) -> Option<u64> {
+    let Some(line) = line else {
+        return Some(1);
+    };
+    let number = line.strip_prefix(FIRST_LIFE_PREFIX)?.parse().ok()?;
+    (1..=u64::MAX / 4).contains(&number).then_some(number)
 }
 
 fn lock(dir: &Path) -> Result<File, DataDirError> {
@@ -257,8 +289,13 @@ mod tests {
         assert!(!dir.has_metadata());
         dir.make_topics().unwrap();
         fs::write(dir.metadata(), "x").unwrap();
+        let life = dir.first_life();
         drop(dir);
-        DataDir::open(&path).unwrap();
+        assert_eq!(DataDir::open(&path).unwrap().first_life(), life);
+        let another = DataDir::open(&temp.path().join("another")).unwrap();
+        assert_ne!(another.first_life(), life);
+        fs::write(path.join("FORMAT"), "millstream data format 1\n").unwrap();
+        assert_eq!(DataDir::open(&path).unwrap().first_life(), 1);
     }
 
     #[test]
@@ -294,7 +331,8 @@ mod tests {
             "{error}"
         );
         assert!(error.to_string().contains("has format 2"), "{error}");
-        for odd in ["", "millstream data format 0", "gibberish"] {
+        let no_number = "millstream data format 1\nfirst life of a log zero";
+        for odd in ["", "millstream data format 0", "gibberish", no_number] {
             fs::write(&format, odd).unwrap();
             let error = DataDir::open(temp.path()).unwrap_err();
             assert!(

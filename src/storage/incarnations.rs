@@ -13,10 +13,10 @@ pub(super) struct Incarnations {
 }
 
 impl Incarnations {
-    /// The first life of a log that begins at `start`.
-    pub fn first(start: Offset) -> Self {
+    /// The first life of a log that begins at `start`, and its number.
+    pub fn first(start: Offset, number: u64) -> Self {
         Self {
-            lives: vec![(start, 1)],
+            lives: vec![(start, number)],
             checked: true,
         }
     }
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_cut_hides_the_older_life_beyond_it() {
-        let mut lives = Incarnations::first(o(0));
+        let mut lives = Incarnations::first(o(0), 1);
         lives.begin(o(10));
         assert_eq!(lives.admit(1, o(5), o(12)), Some(o(10)));
         assert_eq!(lives.admit(1, o(10), o(12)), None);
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_deeper_cut_forgets_lives_that_left_nothing() {
-        let mut lives = Incarnations::first(o(0));
+        let mut lives = Incarnations::first(o(0), 1);
         lives.begin(o(10));
         lives.begin(o(10));
         assert_eq!(lives.entries(), vec![(0, 1), (10, 3)]);
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_seal_is_accepted_where_the_next_life_starts() {
-        let mut lives = Incarnations::first(o(0));
+        let mut lives = Incarnations::first(o(0), 1);
         lives.begin(o(10));
         assert_eq!(lives.admit(1, o(10), o(10)), Some(o(10)));
         assert_eq!(lives.admit(7, o(10), o(10)), None);
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn trimmed_lives_go() {
-        let mut lives = Incarnations::first(o(0));
+        let mut lives = Incarnations::first(o(0), 1);
         lives.begin(o(10));
         lives.begin(o(20));
         lives.forget_below(o(15));

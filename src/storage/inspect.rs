@@ -156,7 +156,7 @@ pub fn inspect(dir: &Path, visit: &mut dyn FnMut(&Finding<'_>)) -> io::Result<Su
     let bases = segments(dir)?;
     walk.summary.segment_count = bases.len() as u64;
     if let (None, Some(first)) = (&walk.checkpoint, bases.first()) {
-        walk.start_at(*first);
+        walk.start_at(dir, *first)?;
     }
     for base in bases {
         walk.segment(&names::segment_path(dir, base), base)?;
@@ -233,17 +233,22 @@ impl<'a> Walk<'a> {
                 verdict: Verdict::Good,
             },
             checkpoint,
-            incarnations: lives.unwrap_or_else(|| Incarnations::first(Offset::ZERO)),
+            incarnations: lives.unwrap_or_else(|| Incarnations::first(Offset::ZERO, 1)),
             next: None,
             bad: None,
         })
     }
 
-    /// There is no checkpoint: the log begins with its first file.
-    fn start_at(&mut self, first: Offset) {
-        self.incarnations = Incarnations::first(first);
+    /// There is no checkpoint: the log begins with its first file, and its life is that of the first chunk.
+    fn start_at(&mut self, dir: &Path, first: Offset) -> io::Result<()> {
+        let file = File::open(names::segment_path(dir, first))?;
+        let mut block = [0; BLOCK_SIZE];
+        let read = read_up_to(&file, &mut block, SEGMENT_HEADER_SIZE)?;
+        let life = ChunkHeader::peek(&block[..read]).map_or(1, |chunk| chunk.incarnation);
+        self.incarnations = Incarnations::first(first, life);
         self.summary.log_start = first;
         self.summary.log_end = first;
+        Ok(())
     }
 
     fn segment(&mut self, path: &Path, base: Offset) -> io::Result<()> {

@@ -11,6 +11,8 @@ use crate::io::Buffer;
 pub struct StorageConfig {
     /// The broker's data directory; partitions lie in `topics/` below it.
     pub data_dir: PathBuf,
+    /// Number of the first life of every log: not to be guessed by whoever writes records.
+    pub first_life: u64,
     /// Memory for recently written and read chunks, in bytes.
     pub cache_size: usize,
     /// Appended bytes that may wait for their flush before [`super::ShardStorage::room`] waits.

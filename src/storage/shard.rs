@@ -206,6 +206,7 @@ mod tests {
         Sim::new(1).run(|io| async move {
             let config = StorageConfig {
                 data_dir: "/data".into(),
+                first_life: 1,
                 cache_size: 0,
                 unflushed_limit: 10_000,
                 open_files: 1,

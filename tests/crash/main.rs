@@ -14,6 +14,8 @@ mod kill;
 mod log_cuts;
 mod log_damage;
 mod log_faults;
+mod log_forged;
 mod log_inspect;
+mod log_rolls;
 mod oracle;
 mod workload;

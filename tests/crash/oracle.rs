@@ -241,8 +241,12 @@ pub fn id() -> TopicPartition {
     }
 }
 
+/// Number of the first life of every log.
+pub const FIRST_LIFE: u64 = 1 << 40;
+
 fn config() -> StorageConfig {
     StorageConfig {
+        first_life: FIRST_LIFE,
         data_dir: "/data".into(),
         cache_size: 64 << 10,
         unflushed_limit: 16 << 20,

@@ -149,6 +149,7 @@ impl Broker {
             shard_count,
             memory: self.limits.memory,
             storage: StorageConfig {
+                first_life: 1 << 40,
                 data_dir: "/data".into(),
                 cache_size: self.limits.cache_size,
                 unflushed_limit: self.limits.unflushed_limit,

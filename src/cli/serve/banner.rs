@@ -98,6 +98,7 @@ mod tests {
         let plan = Plan {
             broker: BrokerSettings {
                 data_dir: "/var/lib/millstream".into(),
+                first_life: 1,
                 listeners: Vec::new(),
                 shard_cpus: vec![Some(0), Some(1)],
                 memory: 1 << 30,

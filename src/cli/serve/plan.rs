@@ -43,6 +43,7 @@ impl Plan {
         Self {
             broker: BrokerSettings {
                 data_dir: dir.path().to_owned(),
+                first_life: dir.first_life(),
                 listeners: vec![listener],
                 shard_cpus: shard_cpus(settings, resources),
                 memory: settings

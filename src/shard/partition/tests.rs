@@ -13,6 +13,7 @@ use crate::{
 
 async fn open(io: &SimIo) -> Rc<PartitionShell<SimIo>> {
     let config = StorageConfig {
+        first_life: 1 << 40,
         data_dir: "/data".into(),
         cache_size: 1 << 20,
         unflushed_limit: 1 << 20,

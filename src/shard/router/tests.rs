@@ -58,6 +58,7 @@ fn first_of_two(io: &SimIo) -> (Rc<Shard<SimIo>>, Inboxes) {
         shard_count: 2,
         memory: 32 << 20,
         storage: StorageConfig {
+            first_life: 1 << 40,
             data_dir: "/data".into(),
             cache_size: 1 << 20,
             unflushed_limit: 1 << 20,

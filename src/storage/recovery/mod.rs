@@ -132,7 +132,7 @@ pub(super) async fn recover<I: Io>(
             made.map_err(failed("making", dir))?;
             start::Listing::default()
         }
-        None => return Ok(empty()),
+        None => return Ok(empty(storage.config.first_life)),
     };
     let recovery = Recovery {
         io: &storage.io,
@@ -146,7 +146,7 @@ pub(super) async fn recover<I: Io>(
     let blank = start.damage.is_none() && start.is_blank() && recovery.listed.is_empty();
     if blank && !journaled {
         // That the directory is there does not say that its name is durable.
-        return Ok(empty());
+        return Ok(empty(storage.config.first_life));
     }
     let start = if storage.checks.incarnations {
         start
@@ -175,7 +175,7 @@ pub(super) async fn recover<I: Io>(
 }
 
 /// A log without files.
-fn empty() -> Found {
+fn empty(life: u64) -> Found {
     let end = Position {
         segment: Offset::ZERO,
         position: super::format::segment::SEGMENT_HEADER_SIZE,
@@ -192,7 +192,7 @@ fn empty() -> Found {
         end,
         tail: None,
         segments: Segments::default(),
-        incarnations: Incarnations::first(Offset::ZERO),
+        incarnations: Incarnations::first(Offset::ZERO, life),
         epochs: Vec::new(),
         checkpoint_position: end.into(),
         checkpoint_sequence: super::checkpoints::NO_CHECKPOINT,

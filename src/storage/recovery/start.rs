@@ -77,7 +77,7 @@ pub(super) struct Start {
 
 impl Start {
     /// Without a checkpoint: all there is, from the first segment on.
-    fn origin(first: Offset) -> Self {
+    fn origin(first: Offset, life: u64) -> Self {
         let from = Position {
             segment: first,
             position: SEGMENT_HEADER_SIZE,
@@ -87,7 +87,7 @@ impl Start {
             log_start: first,
             floor: first,
             from,
-            incarnations: Incarnations::first(first),
+            incarnations: Incarnations::first(first, life),
             epochs: Vec::new(),
             segments: Segments::default(),
             snapshot: None,
@@ -124,12 +124,12 @@ impl<I: Io> Recovery<'_, I> {
             Some((sequence, checkpoint)) => self.restore(sequence, checkpoint).await,
             None if listing.slots[1] => {
                 // The second slot is begun when the first is durable: no crash spoils both.
-                let mut start = Start::origin(first);
+                let mut start = Start::origin(first, self.storage.config.first_life);
                 let path = names::checkpoint_path(self.dir, 1);
                 start.damage = Some(damage(first, &path, "neither checkpoint can be read"));
                 Ok(start)
             }
-            None => Ok(Start::origin(first)),
+            None => Ok(Start::origin(first, self.storage.config.first_life)),
         }
     }
 
