@@ -54,7 +54,11 @@ pub use millstream_protocol::{
         PartitionStatus, TopicInfo,
     },
 };
-pub use producer::{Delivered, Delivery, Producer, ProducerBuilder, ProducerRecord, TrySendError};
+pub use producer::{
+    Consistent, ConsistentRandom, Delivered, Delivery, Murmur2, PartitionChoice, Partitioner,
+    Producer, ProducerBuilder, ProducerRecord, RecordView, RoundRobin, TopicPartitions,
+    TrySendError,
+};
 
 /// The pure machines and what they speak of, for simulations that bring a shell of their own. Not
 /// part of the API: anything here may change at any time.
@@ -74,6 +78,7 @@ pub mod machines {
                 Action, BatchId, Config, Contents, Event, Identity, Machine, Parcel, ProduceSend,
                 Refusal, RequestId, Stamp,
             },
+            partitioner::Partitioning,
         };
     }
 

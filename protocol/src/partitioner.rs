@@ -1,4 +1,5 @@
-//! Which partition a key belongs to: what Kafka's Java client does, so that both agree.
+//! Which partition a key belongs to: as Kafka's Java client has it, or as librdkafka does, so that
+//! producers of one topic agree whatever they are written in.
 
 use crate::ids::PartitionIndex;
 
@@ -37,4 +38,37 @@ pub fn murmur2(key: &[u8]) -> i32 {
 #[must_use]
 pub fn partition_for_key(key: &[u8], count: u32) -> PartitionIndex {
     PartitionIndex((murmur2(key) & i32::MAX).cast_unsigned() % count)
+}
+
+/// The partition of a key among `count` partitions as librdkafka's `consistent` has it: CRC-32 (of
+/// ISO 3309, as zlib computes it) modulo the count. The empty key, and none, belong to partition 0.
+///
+/// # Panics
+/// If `count` is 0.
+#[must_use]
+pub fn consistent_partition_for_key(key: &[u8], count: u32) -> PartitionIndex {
+    PartitionIndex(crc_fast::crc32_iso_hdlc(key) % count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The checksums that librdkafka's own test expects (`tests/0048-partitioner.c`).
+    #[test]
+    fn keys_go_to_the_partitions_of_librdkafka() {
+        let long = b"this is another string with more length to it perhaps";
+        let vectors: [(&[u8], u32); 4] = [
+            (b"", 0),
+            (b"23456", 0xb1b4_51d7),
+            (long, 0xb015_0df7),
+            (b"hejsan", 0xd077_037e),
+        ];
+        for (key, checksum) in vectors {
+            for count in [1, 7, 17, 1000] {
+                let partition = consistent_partition_for_key(key, count);
+                assert_eq!(partition, PartitionIndex(checksum % count), "{key:?}");
+            }
+        }
+    }
 }

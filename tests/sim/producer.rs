@@ -15,7 +15,10 @@ use millstream_client::{
     Compression, ProduceError, ProducerRecord, RequestError,
     machines::{
         Leader, Node, Topic,
-        producer::{Action, BatchPlace, Config, Event, Identity, Machine, ProduceSend, Refusal},
+        producer::{
+            Action, BatchPlace, Config, Event, Identity, Machine, Partitioning, ProduceSend,
+            Refusal,
+        },
     },
 };
 use millstream_protocol::{
@@ -75,6 +78,7 @@ impl Producer {
             max_in_flight: 1 + random.index(5),
             idempotent: true,
             delivery_timeout: plan.delivery_timeout,
+            partitioning: Partitioning::default(),
             seed: random.next_u64(),
         };
         let producer = Rc::new(Self {

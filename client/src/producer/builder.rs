@@ -10,6 +10,7 @@ use millstream_protocol::{
 use super::{
     Producer,
     machine::{Config, MAX_IDEMPOTENT_IN_FLIGHT},
+    partitioner::{Partitioner, Partitioning},
 };
 use crate::{client::Client, clock::jitter_seed, error::RequestError};
 
@@ -31,6 +32,7 @@ pub struct ProducerBuilder {
     max_in_flight: usize,
     delivery_timeout: Duration,
     request_timeout: Duration,
+    partitioning: Partitioning,
 }
 
 impl ProducerBuilder {
@@ -45,7 +47,16 @@ impl ProducerBuilder {
             buffer_memory: 32 << 20,
             max_in_flight: DEFAULT_IN_FLIGHT,
             delivery_timeout: Duration::from_secs(120),
+            partitioning: Partitioning::default(),
         }
+    }
+
+    /// Chooses the partitions of records that do not name one: each topic gets a clone.
+    /// [`Murmur2`](super::Murmur2) by default, which agrees with Kafka's Java client.
+    #[must_use]
+    pub fn partitioner(mut self, partitioner: impl Partitioner + Clone + Sync + 'static) -> Self {
+        self.partitioning = Partitioning::by(partitioner);
+        self
     }
 
     /// How long a batch waits for company. 0 by default: records are batched by what gathers while
@@ -152,6 +163,7 @@ impl ProducerBuilder {
             max_in_flight: self.max_in_flight,
             idempotent: self.idempotent,
             delivery_timeout: self.delivery_timeout,
+            partitioning: self.partitioning.clone(),
             seed: jitter_seed(),
         })
     }

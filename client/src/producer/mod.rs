@@ -7,6 +7,7 @@ mod builder;
 pub(crate) mod delivery;
 mod driver;
 pub(crate) mod machine;
+pub(crate) mod partitioner;
 mod record;
 
 use std::{
@@ -20,6 +21,10 @@ use tokio::sync::Notify;
 
 pub use builder::ProducerBuilder;
 pub use delivery::Delivery;
+pub use partitioner::{
+    Consistent, ConsistentRandom, Murmur2, PartitionChoice, Partitioner, RecordView, RoundRobin,
+    TopicPartitions,
+};
 pub use record::{Delivered, ProducerRecord, TrySendError};
 
 use self::{

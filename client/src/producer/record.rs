@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use millstream_protocol::{Offset, PartitionIndex};
 
-/// One record to send. Without a partition, the key chooses it (murmur2, as Kafka's clients do);
-/// without a key, records stick to one partition per batch.
+/// One record to send. Without a partition, the producer's partitioner chooses it: by default the key
+/// does, as with Kafka's Java client, and without a key records stick to one partition per batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProducerRecord {
     pub(crate) topic: Arc<str>,

@@ -6,12 +6,13 @@ use millstream_protocol::{
     PartitionIndex, TopicPartition,
     batch::{BATCH_HEADER_SIZE, BatchBuilder},
     limits::MAX_BATCH_SIZE,
-    partitioner::partition_for_key,
 };
 
 use super::{
     Action, Machine, Partition, TopicState,
     batch::{Batch, BatchId, BatchState, Payload},
+    place::Place,
+    sticky::Sticky,
 };
 use crate::{metadata::Topic, producer::record::ProducerRecord};
 
@@ -70,7 +71,7 @@ impl<H: Clone + Default> Machine<H> {
             .topics
             .get_mut(&topic_id)
             .expect("a name leads to a topic");
-        let index = topic.choose_partition(record, size, self.config.batch_size)?;
+        let Place { index, sticks } = topic.place(record, size, self.config.batch_size)?;
         let partition = &mut topic.partitions[index];
 
         let mut wake = false;
@@ -95,9 +96,6 @@ impl<H: Clone + Default> Machine<H> {
             charged += BATCH_HEADER_SIZE;
             wake = true;
         }
-        if record.partition.is_none() && record.key.is_none() {
-            topic.sticky_batch = partition.batches.back().map(|batch| batch.id);
-        }
         let batch = partition.batches.back_mut().expect("one is open");
         let Payload::Open(builder) = &mut batch.payload else {
             unreachable!("the last batch was just found open");
@@ -113,6 +111,9 @@ impl<H: Clone + Default> Machine<H> {
         charged += builder.size() - batch.size;
         batch.size = builder.size();
         batch.record_count += 1;
+        if sticks {
+            topic.sticky.took(batch.id, size);
+        }
         let index = batch.record_count - 1;
         let handle = batch.handle.clone();
         if batch.size >= self.config.batch_size {
@@ -165,8 +166,8 @@ impl<H: Clone + Default> Machine<H> {
         let state = self.topics.entry(topic.id).or_insert_with(|| TopicState {
             name: Arc::clone(&topic.name),
             partitions: Vec::new(),
-            sticky: 0,
-            sticky_batch: None,
+            partitioner: self.config.partitioning.of_topic(),
+            sticky: Sticky::new(self.config.seed),
         });
         self.lookups.done(topic.id);
         for (index, leader) in topic.leaders.iter().enumerate() {
@@ -180,51 +181,7 @@ impl<H: Clone + Default> Machine<H> {
                 (Some(partition), None) => partition.leader = None,
             }
         }
-    }
-}
-
-impl<H: Clone + Default> TopicState<H> {
-    fn choose_partition(
-        &mut self,
-        record: &ProducerRecord,
-        size: usize,
-        batch_size: usize,
-    ) -> Result<usize, Refusal> {
-        let count = self.partitions.len();
-        if let Some(partition) = record.partition {
-            let index = partition.0 as usize;
-            return (index < count)
-                .then_some(index)
-                .ok_or(Refusal::UnknownPartition { partition, count });
-        }
-        if count == 0 {
-            return Err(Refusal::UnknownTopic);
-        }
-        if let Some(key) = &record.key {
-            let count = u32::try_from(count).expect("a topic has few partitions");
-            return Ok(partition_for_key(key, count).0 as usize);
-        }
-        let sticks = self.partitions[self.sticky]
-            .batches
-            .back()
-            .is_some_and(|batch| {
-                Some(batch.id) == self.sticky_batch
-                    && batch.is_open()
-                    && batch.size + size <= batch_size
-            });
-        if !sticks && self.sticky_batch.is_some() {
-            self.sticky = self.next_available(self.sticky + 1);
-        }
-        Ok(self.sticky)
-    }
-
-    /// The next partition that has a leader, or just the next.
-    fn next_available(&self, from: usize) -> usize {
-        let count = self.partitions.len();
-        let mut candidates = (0..count).map(|step| (from + step) % count);
-        candidates
-            .find(|index| self.partitions[*index].leader.is_some())
-            .unwrap_or(from % count)
+        state.sticky.grow(state.partitions.len());
     }
 }
 

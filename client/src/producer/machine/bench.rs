@@ -13,7 +13,7 @@ use super::{Action, Config, Event, Identity, Machine, ProduceSend, Refusal, Requ
 use crate::{
     error::{ProduceError, RequestError},
     metadata::{Leader, Node, Topic},
-    producer::record::ProducerRecord,
+    producer::{partitioner::Partitioning, record::ProducerRecord},
 };
 
 type Handle = Rc<()>;
@@ -29,6 +29,7 @@ pub(super) fn config() -> Config {
         max_in_flight: 2,
         idempotent: true,
         delivery_timeout: Duration::from_secs(10),
+        partitioning: Partitioning::default(),
         seed: 1,
     }
 }
@@ -112,7 +113,11 @@ impl Bench {
         let record = ProducerRecord::to("t")
             .partition(PartitionIndex(partition))
             .value(value.to_owned());
-        let appended = self.machine.append(|| self.now, &record, 5)?;
+        self.append_record(&record)
+    }
+
+    pub(super) fn append_record(&mut self, record: &ProducerRecord) -> Result<bool, Refusal> {
+        let appended = self.machine.append(|| self.now, record, 5)?;
         self.machine.check();
         if !self
             .handles

@@ -18,12 +18,16 @@ mod append;
 mod batch;
 mod drain;
 mod partition;
+mod place;
 mod settle;
+mod sticky;
 
 #[cfg(test)]
 mod bench;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod place_tests;
 #[cfg(test)]
 mod tests;
 
@@ -43,8 +47,12 @@ pub use self::{
 use self::{
     batch::Batch,
     partition::{Partition, Readiness},
+    sticky::Sticky,
 };
-use super::delivery::BatchPlace;
+use super::{
+    delivery::BatchPlace,
+    partitioner::{Partitioner, Partitioning},
+};
 use crate::{
     backoff::Backoff,
     error::{ProduceError, RequestError},
@@ -66,7 +74,9 @@ pub struct Config {
     pub max_in_flight: usize,
     pub idempotent: bool,
     pub delivery_timeout: Duration,
-    /// Seeds the jitter of back-offs.
+    /// Where records go that name no partition.
+    pub partitioning: Partitioning,
+    /// Seeds the jitter of back-offs, and which partition comes first.
     pub seed: u64,
 }
 
@@ -163,9 +173,10 @@ pub struct Machine<H> {
 struct TopicState<H> {
     name: Arc<str>,
     partitions: Vec<Partition<H>>,
-    /// Where records without key go, and the batch they go into.
-    sticky: usize,
-    sticky_batch: Option<BatchId>,
+    /// Where records go that name no partition.
+    partitioner: Box<dyn Partitioner>,
+    /// Where those go for which it does not matter.
+    sticky: Sticky,
 }
 
 #[derive(Debug)]

@@ -6,9 +6,9 @@ use millstream_protocol::{ErrorCode, LeaderEpoch, ShardId};
 
 use super::{
     Event, Refusal,
-    bench::{Bench, answer, at, config, topic},
+    bench::{Bench, answer, config, topic},
 };
-use crate::{error::RequestError, producer::record::ProducerRecord};
+use crate::error::RequestError;
 
 fn big(letter: &str) -> String {
     letter.repeat(700)
@@ -278,37 +278,6 @@ fn a_topic_that_is_gone_fails_all_that_was_meant_for_it() {
     );
     assert_eq!(said[2..], ["forget"]);
     assert_eq!(bench.append(0, "c"), Err(Refusal::UnknownTopic));
-}
-
-#[test]
-fn keyless_records_stick_to_a_partition_per_batch_and_keys_to_theirs() {
-    let mut bench = Bench::ready(config());
-    let mut send = |key: Option<&'static str>| {
-        let mut record = ProducerRecord::to("t").value(big("v"));
-        if let Some(key) = key {
-            record = record.key(key);
-        }
-        bench
-            .machine
-            .append(|| bench.now, &record, 5)
-            .expect("room");
-        let batches = |partition| {
-            bench
-                .machine
-                .partition(at(partition))
-                .map(|it| it.batches.len())
-        };
-        (batches(0).expect("there"), batches(1).expect("there"))
-    };
-    assert_eq!(send(None), (1, 0));
-    assert_eq!(send(None), (1, 1), "the first batch has no room");
-    assert_eq!(send(None), (2, 1));
-    let key = millstream_protocol::partitioner::partition_for_key(b"k", 2);
-    let (zero, one) = send(Some("k"));
-    assert_eq!(
-        (zero - 2, one - 1),
-        if key.0 == 0 { (1, 0) } else { (0, 1) }
-    );
 }
 
 #[test]
