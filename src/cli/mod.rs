@@ -19,6 +19,7 @@ mod lines;
 mod log;
 mod moment;
 mod output;
+mod partitioner;
 mod produce;
 pub mod serve;
 mod status;

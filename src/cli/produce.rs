@@ -27,6 +27,7 @@ use super::{
     failure::usage,
     json_record,
     lines::{Line, LineSplitter},
+    partitioner::PartitionerArg,
     text_record::{self, LineForm, NO_NEWLINE},
 };
 
@@ -62,6 +63,9 @@ pub struct ProduceArgs {
     /// Send to this partition; otherwise the key chooses it
     #[arg(long, short, value_name = "N")]
     partition: Option<u32>,
+    /// How the key chooses the partition
+    #[arg(long, value_enum, default_value_t = PartitionerArg::Murmur2)]
+    partitioner: PartitionerArg,
     /// What lines are
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -136,8 +140,9 @@ impl ProduceArgs {
             // A wrong address should not take two minutes to show.
             None => self.reach().await?,
         };
-        let producer = client
-            .producer()
+        let producer = self
+            .partitioner
+            .set(client.producer())
             .compression(Compression::from(self.compression))
             .delivery_timeout(self.timeout.unwrap_or(DELIVERY_TIMEOUT))
             .build()

@@ -9,6 +9,7 @@ mod help;
 mod json;
 mod load;
 mod logs;
+mod partitioners;
 mod pipes;
 mod readme;
 mod serve;
