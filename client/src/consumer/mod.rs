@@ -141,13 +141,37 @@ impl Consumer {
         partition: PartitionIndex,
         to: StartAt,
     ) -> Result<(), ConsumeError> {
-        if self.position(topic, partition).is_none() {
-            return Err(ConsumeError::NotAssigned {
-                topic: topic.into(),
-                partition,
-            });
-        }
+        self.assigned(topic, partition)?;
         self.assign(topic, partition, to).await
+    }
+
+    /// Returns nothing of a partition, and reads no further ahead of it, until it is resumed. Its
+    /// position stays, and so does what was read ahead, which counts to
+    /// [`prefetch_bytes`](ConsumerBuilder::prefetch_bytes) meanwhile. A seek does not resume it.
+    ///
+    /// # Errors
+    /// [`ConsumeError::NotAssigned`].
+    pub fn pause(&mut self, topic: &str, partition: PartitionIndex) -> Result<(), ConsumeError> {
+        let at = self.assigned(topic, partition)?;
+        self.core.apply(Event::Paused(at));
+        Ok(())
+    }
+
+    /// Goes on with a partition that was paused, where it was.
+    ///
+    /// # Errors
+    /// [`ConsumeError::NotAssigned`].
+    pub fn resume(&mut self, topic: &str, partition: PartitionIndex) -> Result<(), ConsumeError> {
+        let at = self.assigned(topic, partition)?;
+        self.core.apply(Event::Resumed(at));
+        Ok(())
+    }
+
+    /// What is paused.
+    #[must_use]
+    pub fn paused(&self) -> Vec<(Arc<str>, PartitionIndex)> {
+        let paused = self.core.state().machine.paused().into_iter();
+        paused.map(|(topic, at)| (topic, at.partition)).collect()
     }
 
     /// Records of one or more batches; waits up to `timeout` for the first, then returns nothing.
@@ -246,6 +270,15 @@ impl Consumer {
         self.core.state().machine.high_watermark(at)
     }
 
+    /// How far the position is behind the end of what consumers may see, as of the last reply; none
+    /// before the first. It counts offsets, not records: those that compaction took, and those of
+    /// control batches, count too. Of a paused partition nothing new is heard.
+    #[must_use]
+    pub fn lag(&self, topic: &str, partition: PartitionIndex) -> Option<u64> {
+        let at = self.at(topic, partition)?;
+        self.core.state().machine.lag(at)
+    }
+
     /// Whether every assigned partition was read up to its high watermark, as of the last replies.
     #[must_use]
     pub fn at_end(&self) -> bool {
@@ -266,6 +299,19 @@ impl Consumer {
                     Err(error) => return Some((Err(error), (consumer, records))),
                 }
             }
+        })
+    }
+
+    fn assigned(
+        &self,
+        topic: &str,
+        partition: PartitionIndex,
+    ) -> Result<TopicPartition, ConsumeError> {
+        let at = self.at(topic, partition);
+        let assigned = at.filter(|at| self.core.state().machine.position(*at).is_some());
+        assigned.ok_or_else(|| ConsumeError::NotAssigned {
+            topic: topic.into(),
+            partition,
         })
     }
 

@@ -315,3 +315,42 @@ async fn a_topic_that_is_deleted_is_an_obstacle() {
     assert_eq!(offsets(&rest(&mut consumer).await), [0, 1]);
     assert_eq!(consumer.assignment().len(), 1, "the old one made way");
 }
+
+#[tokio::test]
+async fn pausing_one_partition_leaves_the_others_and_its_position() {
+    let fake = Fake::start().await;
+    fake.create("t", &[0, 1]);
+    let client = client(&fake).await;
+    produce(&client, 0, 50).await;
+    let producer = client.producer().build().await.expect("started");
+    let p1 = PartitionIndex(1);
+    let record = ProducerRecord::to("t").partition(p1).value("other");
+    drop(producer.send(record).await.expect("taken"));
+    producer.close().await.expect("delivered");
+
+    let mut consumer = consumer(&client, StartAt::Beginning).await;
+    assert!(matches!(
+        consumer.pause("t", p1),
+        Err(ConsumeError::NotAssigned { .. })
+    ));
+    consumer.pause("t", P0).expect("assigned");
+    let assigned = consumer.assign("t", p1, StartAt::Beginning).await;
+    assigned.expect("there is such a partition");
+    assert_eq!(consumer.paused(), [("t".into(), P0)]);
+    let records = consumer.poll(LONG).await.expect("no obstacle");
+    assert_eq!(records.len(), 1);
+    assert_eq!(records[0].partition, p1);
+    assert_eq!(consumer.lag("t", p1), Some(0));
+    assert_eq!(consumer.position("t", P0), Some(Offset(0)));
+    consumer.resume("t", P0).expect("assigned");
+    assert_eq!(offsets(&rest(&mut consumer).await), numbers(0, 50));
+    assert_eq!(consumer.lag("t", P0), Some(0));
+    produce(&client, 50, 60).await;
+    while consumer.position("t", P0) != Some(Offset(60)) {
+        consumer.poll(LONG).await.expect("no obstacle");
+    }
+}
+
+fn numbers(from: i64, to: i64) -> Vec<i64> {
+    (from..to).collect()
+}

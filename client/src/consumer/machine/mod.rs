@@ -11,6 +11,7 @@
 
 mod fetch;
 mod partition;
+mod pausing;
 mod replies;
 
 #[cfg(test)]
@@ -69,6 +70,9 @@ pub enum Event {
         offset: Offset,
     },
     Unassigned(TopicPartition),
+    /// Hand out nothing of this partition until it is resumed, and read no further ahead.
+    Paused(TopicPartition),
+    Resumed(TopicPartition),
     /// A batch that was taken can't be read: report it, and go no further.
     Damaged {
         at: TopicPartition,
@@ -105,6 +109,15 @@ pub enum Action {
 pub enum Item {
     Batch(ConsumerBatch),
     Obstacle(TopicPartition, ConsumeError),
+}
+
+impl Item {
+    fn partition(&self) -> TopicPartition {
+        match self {
+            Self::Batch(batch) => batch.at,
+            Self::Obstacle(at, _) => *at,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -159,6 +172,8 @@ impl Machine {
                 offset,
             } => self.assign(at, topic, leader, offset),
             Event::Unassigned(at) => self.unassign(at),
+            Event::Paused(at) => self.pause_reading(at),
+            Event::Resumed(at) => self.resume_reading(at),
             Event::Damaged {
                 at,
                 position,
@@ -224,6 +239,11 @@ impl Machine {
         self.partitions.get(&at)?.high_watermark
     }
 
+    /// Offsets that are left to hand out, as of the last reply.
+    pub fn lag(&self, at: TopicPartition) -> Option<u64> {
+        self.partitions.get(&at)?.lag()
+    }
+
     /// Whether everything that consumers may see has been handed out, as of the last replies.
     pub fn is_at_end(&self) -> bool {
         self.partitions.values().all(Partition::is_at_end)
@@ -260,7 +280,7 @@ impl Machine {
             self.drop_queued(at);
             let partition = self.partitions.get_mut(&at).expect("just found");
             partition.position = position;
-            partition.paused = true;
+            partition.obstructed = true;
             self.queue.push_front(Item::Obstacle(at, error));
         }
     }
@@ -268,7 +288,7 @@ impl Machine {
     /// Forgets what was read ahead of a partition.
     fn drop_queued(&mut self, at: TopicPartition) {
         let mut dropped = 0;
-        self.queue.retain(|item| match item {
+        self.queue_of(at).retain(|item| match item {
             Item::Batch(batch) if batch.at == at => {
                 dropped += batch.size();
                 false
@@ -286,7 +306,8 @@ impl Machine {
     #[cfg(test)]
     pub fn check(&self) {
         let size_of = |wanted: Option<TopicPartition>| -> usize {
-            let sizes = self.queue.iter().map(|item| match item {
+            let held = self.partitions.values().flat_map(|it| &it.held);
+            let sizes = self.queue.iter().chain(held).map(|item| match item {
                 Item::Batch(batch) if wanted.is_none_or(|at| at == batch.at) => batch.size(),
                 Item::Batch(_) | Item::Obstacle(..) => 0,
             });
@@ -301,6 +322,9 @@ impl Machine {
         assert_eq!(order, assigned);
         for (at, partition) in &self.partitions {
             assert_eq!(partition.buffered, size_of(Some(*at)));
+            assert!(partition.paused || partition.held.is_empty());
+            let queued = self.queue.iter().any(|item| item.partition() == *at);
+            assert!(!(partition.paused && queued), "what is paused is held");
             assert!(partition.position <= partition.fetch_offset);
             if let Some(id) = partition.in_flight {
                 assert!(self.fetches[&id].partitions.contains(at));

@@ -54,6 +54,12 @@ enum Step {
         partition: usize,
         back: i64,
     },
+    Pause {
+        partition: usize,
+    },
+    Resume {
+        partition: usize,
+    },
     Wait {
         ms: u64,
     },
@@ -71,6 +77,8 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (0..4usize).prop_map(|which| Step::Exchange { which }),
         1 => (0..4usize).prop_map(|which| Step::Lose { which }),
         4 => (1..5usize).prop_map(|items| Step::Take { items }),
+        1 => partition.clone().prop_map(|partition| Step::Pause { partition }),
+        1 => partition.clone().prop_map(|partition| Step::Resume { partition }),
         1 => (partition, 0..10i64).prop_map(|(partition, back)| Step::Seek { partition, back }),
         3 => (1..200u64).prop_map(|ms| Step::Wait { ms }),
     ]
@@ -150,6 +158,7 @@ struct World {
     under_way: Vec<(FetchId, u32, FetchRequest)>,
     /// What was handed out, by partition: values by offset.
     views: Vec<BTreeMap<i64, String>>,
+    paused: [bool; PARTITIONS],
 }
 
 impl World {
@@ -167,6 +176,7 @@ impl World {
             logs: (0..PARTITIONS).map(|_| log()).collect(),
             under_way: Vec::new(),
             views: vec![BTreeMap::new(); PARTITIONS],
+            paused: [false; PARTITIONS],
         };
         for partition in 0..PARTITIONS {
             world.apply(assigned(u32::try_from(partition).expect("few"), 0));
@@ -181,6 +191,9 @@ impl World {
         for action in actions {
             match action {
                 Action::Fetch { id, node, request } => {
+                    for wanted in &request.partitions {
+                        assert!(!self.paused[wanted.partition.0 as usize], "asked for");
+                    }
                     self.under_way.push((id, node.shard.0, request));
                 }
                 Action::RefreshTopic { name, id } => {
@@ -262,6 +275,16 @@ impl World {
                 self.views[partition].clear();
                 self.apply(assigned(index, to));
             }
+            Step::Pause { partition } => {
+                let index = u32::try_from(partition).expect("few");
+                self.paused[partition] = true;
+                self.apply(Event::Paused(at(index)));
+            }
+            Step::Resume { partition } => {
+                let index = u32::try_from(partition).expect("few");
+                self.paused[partition] = false;
+                self.apply(Event::Resumed(at(index)));
+            }
             Step::Wait { ms } => {
                 self.now += Duration::from_millis(ms);
                 self.apply(Event::Ticked);
@@ -294,6 +317,7 @@ impl World {
             match self.machine.take(true) {
                 None => break,
                 Some(Item::Batch(batch)) => {
+                    assert!(!self.paused[batch.partition().0 as usize], "handed out");
                     let view = &mut self.views[batch.partition().0 as usize];
                     for record in batch.records().expect("valid") {
                         let next = view.last_key_value().map(|(last, _)| last + 1);
@@ -326,6 +350,9 @@ impl World {
 
     /// No more changes: everything is read, and it is what the logs hold.
     fn finish(&mut self) {
+        for partition in 0..PARTITIONS {
+            self.step(Step::Resume { partition });
+        }
         for _ in 0..2000 {
             self.exchange(0);
             self.take(10);

@@ -1,10 +1,10 @@
 //! One assigned partition: where it is fetched from, where the caller is.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use millstream_protocol::{LeaderEpoch, Offset};
 
-use super::FetchId;
+use super::{FetchId, Item};
 use crate::metadata::Leader;
 
 #[derive(Debug)]
@@ -26,7 +26,11 @@ pub(super) struct Partition {
     pub buffered: usize,
     pub high_watermark: Option<Offset>,
     /// An obstacle was reported: nothing happens until a seek.
+    pub obstructed: bool,
+    /// The caller wants nothing of it for now.
     pub paused: bool,
+    /// What was read ahead while paused; else that is in the machine's queue.
+    pub held: VecDeque<Item>,
     pub failures: u32,
     pub backoff_until: Option<Duration>,
 }
@@ -43,7 +47,9 @@ impl Partition {
             in_flight: None,
             buffered: 0,
             high_watermark: None,
+            obstructed: false,
             paused: false,
+            held: VecDeque::new(),
             failures: 0,
             backoff_until: None,
         }
@@ -60,14 +66,15 @@ impl Partition {
         };
         self.in_flight = None;
         self.buffered = 0;
-        self.paused = false;
+        self.obstructed = false;
         self.failures = 0;
         self.backoff_until = None;
     }
 
     /// Whether to read on, up to `share` bytes ahead.
     pub(super) fn wants_fetch(&self, now: Duration, share: usize) -> bool {
-        !self.paused
+        !self.obstructed
+            && !self.paused
             && self.in_flight.is_none()
             && self.buffered < share
             && self.backoff_until.is_none_or(|until| until <= now)
@@ -83,6 +90,12 @@ impl Partition {
             self.backoff_until = None;
         }
         newer
+    }
+
+    /// Offsets up to the high watermark that have not been handed out.
+    pub(super) fn lag(&self) -> Option<u64> {
+        let end = self.high_watermark?;
+        Some(u64::try_from(end.0 - self.position.0).unwrap_or(0))
     }
 
     /// Everything up to the high watermark has been handed out.

@@ -135,7 +135,10 @@ impl Machine {
             partition.last_fetched_epoch = header.leader_epoch;
             partition.buffered += batch.size();
             self.buffered += batch.size();
-            self.queue.push_back(Item::Batch(batch));
+            match partition.paused {
+                true => partition.held.push_back(Item::Batch(batch)),
+                false => self.queue.push_back(Item::Batch(batch)),
+            }
         }
     }
 
@@ -178,7 +181,7 @@ impl Machine {
     /// across that offset stays out too, and is read again.
     fn drop_queued_from(&mut self, at: TopicPartition, from: Offset) {
         let mut dropped = 0;
-        self.queue.retain(|item| match item {
+        self.queue_of(at).retain(|item| match item {
             Item::Batch(batch) if batch.at == at && batch.header.next_offset() > from => {
                 dropped += batch.size();
                 false
@@ -192,7 +195,13 @@ impl Machine {
 
     /// Where what is read ahead of a partition ends.
     fn queued_end(&self, at: TopicPartition) -> Option<Offset> {
-        let mut newest_first = self.queue.iter().rev();
+        let partition = self.partitions.get(&at)?;
+        let queue = if partition.paused {
+            &partition.held
+        } else {
+            &self.queue
+        };
+        let mut newest_first = queue.iter().rev();
         newest_first.find_map(|item| match item {
             Item::Batch(batch) if batch.at == at => Some(batch.header.next_offset()),
             Item::Batch(_) | Item::Obstacle(..) => None,
@@ -231,8 +240,8 @@ impl Machine {
     /// Reports what stands in the way, behind what was read before it, and waits for a seek.
     fn obstacle(&mut self, at: TopicPartition, error: ConsumeError) {
         let partition = self.partitions.get_mut(&at).expect("an assigned partition");
-        partition.paused = true;
-        self.queue.push_back(Item::Obstacle(at, error));
+        partition.obstructed = true;
+        self.queue_of(at).push_back(Item::Obstacle(at, error));
     }
 
     fn pause(&mut self, now: Duration, at: TopicPartition) {
@@ -261,7 +270,7 @@ impl Machine {
                 if let Some(Some(leader)) = leader {
                     partition.set_leader(*leader);
                 }
-            } else if partition.topic == topic.name && !partition.paused {
+            } else if partition.topic == topic.name && !partition.obstructed {
                 gone.push(*at);
             }
         }
@@ -289,7 +298,7 @@ impl Machine {
         }
         self.lookups.done(id);
         let affected = |(at, it): (&TopicPartition, &super::Partition)| {
-            (at.topic == id && !it.paused).then_some(*at)
+            (at.topic == id && !it.obstructed).then_some(*at)
         };
         let gone: Vec<TopicPartition> = self.partitions.iter().filter_map(affected).collect();
         for at in gone {

@@ -421,3 +421,43 @@ fn refusals_pause_or_stop() {
     );
     assert!(bench.take()[0].starts_with("no topic \"t\""));
 }
+
+#[test]
+fn a_paused_partition_keeps_what_it_has_and_asks_for_nothing() {
+    let mut bench = Bench::new(config());
+    let mut ask = |event| bench.apply(event);
+    assert_eq!(ask(assigned(0, 0)).len(), 1);
+    assert_eq!(ask(assigned(1, 0)).len(), 1);
+    let batches = [batch(0, 2, 1), batch(2, 1, 1)];
+    bench.fetched(1, answer(0, ErrorCode::None, 7), &batches);
+    assert_eq!(bench.machine.lag(at(0)), Some(7));
+    assert_eq!(bench.machine.lag(at(1)), None, "no reply yet");
+    bench.apply(Event::Paused(at(0)));
+    assert!(!bench.machine.has_items());
+    assert_eq!(bench.take(), [""; 0]);
+    // What was on its way when it was paused is kept, too.
+    assert_eq!(
+        bench.fetched(3, answer(0, ErrorCode::None, 9), &[batch(3, 1, 1)]),
+        [""; 0]
+    );
+    bench.fetched(2, answer(1, ErrorCode::None, 1), &[batch(0, 1, 1)]);
+    assert_eq!(bench.take(), ["0e1"], "the other one's");
+    assert_eq!(bench.machine.lag(at(1)), Some(0));
+    let resumed = bench.apply(Event::Resumed(at(0)));
+    assert_eq!(resumed.len(), 1, "{resumed:?}");
+    assert_eq!(bench.take(), ["0e1", "1e1", "2e1", "3e1"]);
+    assert_eq!(bench.machine.lag(at(0)), Some(5));
+}
+
+#[test]
+fn a_seek_moves_a_paused_partition_and_leaves_it_paused() {
+    let mut bench = Bench::new(config());
+    bench.apply(assigned(0, 0));
+    bench.fetched(1, answer(0, ErrorCode::None, 9), &[batch(0, 2, 1)]);
+    bench.apply(Event::Paused(at(0)));
+    assert_eq!(bench.apply(assigned(0, 5)), [""; 0], "asks for nothing");
+    bench.apply(Event::Resumed(at(0)));
+    assert_eq!(bench.take(), [""; 0], "what was held is of another place");
+    assert_eq!(bench.machine.position(at(0)), Some(Offset(5)));
+    assert_eq!(bench.machine.paused(), []);
+}
