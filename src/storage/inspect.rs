@@ -1,9 +1,11 @@
 //! Looking at a stopped broker's files: what `log dump` and `log verify` print. Reads only, with
-//! plain blocking files, and believes nothing that its checksum does not cover.
+//! plain blocking files, and believes nothing that its checksum does not cover. It judges as a recovery
+//! does (`storage::recovery`), and changes nothing.
 
 // Benchmarks see the crate from outside.
 #[doc(hidden)]
 pub mod bench;
+mod journal;
 
 use std::{
     fs::{self, File},
@@ -14,6 +16,7 @@ use std::{
 
 use millstream_protocol::{Offset, TopicPartition};
 
+pub use self::journal::{JournalDamage, Journals};
 pub use super::format::{
     checkpoint::CheckpointV1,
     chunk::{CHUNK_HEADER_SIZE, ChunkHeader, NotAChunk},
@@ -25,6 +28,7 @@ use super::{
         segment::SEGMENT_HEADER_SIZE,
     },
     incarnations::Incarnations,
+    journal::Tail,
     run,
 };
 use crate::io::BLOCK_SIZE;
@@ -59,6 +63,15 @@ pub enum Finding<'a> {
         /// Its batches, back to back; those from `until` on were cut.
         payload: &'a [u8],
         /// Records from here on are no part of the log any more.
+        until: Offset,
+    },
+    /// Batches that follow the log's segments and are in a journal alone. The next start takes them over.
+    Journaled {
+        /// What the journal says about them.
+        header: &'a ChunkHeader,
+        /// The batches, back to back.
+        payload: &'a [u8],
+        /// Offset after the last one.
         until: Offset,
     },
     /// The log goes no further here, or what follows is no part of it.
@@ -108,10 +121,12 @@ pub struct Summary {
     pub segment_count: u64,
     /// Good chunks.
     pub chunk_count: u64,
-    /// Batches in them that are part of the log.
+    /// Batches that are part of the log.
     pub batch_count: u64,
     /// Bytes of those.
     pub batch_bytes: u64,
+    /// Batches among them that a journal alone holds.
+    pub journal_batch_count: u64,
     /// What to think of it.
     pub verdict: Verdict,
 }
@@ -147,11 +162,21 @@ fn collect(dir: &Path, depth: u32, found: &mut Vec<PathBuf>) -> io::Result<()> {
         .try_for_each(|path| collect(path, depth - 1, found))
 }
 
-/// Goes through one partition's files and shows what is in them.
+/// Goes through one partition's files, then through what the journals add to them, and shows what is there.
 ///
 /// # Errors
 /// The system's; what is wrong with the log is in the [`Verdict`].
-pub fn inspect(dir: &Path, visit: &mut dyn FnMut(&Finding<'_>)) -> io::Result<Summary> {
+pub fn inspect(
+    dir: &Path,
+    journals: &Journals,
+    visit: &mut dyn FnMut(&Finding<'_>),
+) -> io::Result<Summary> {
+    if !dir.exists() {
+        // All there is of it is in a journal.
+        let mut walk = Walk::new(None, visit);
+        walk.summary.id = journal::partition_of(dir);
+        return Ok(walk.finish(dir, journals));
+    }
     let mut walk = Walk::begin(dir, visit)?;
     let bases = segments(dir)?;
     walk.summary.segment_count = bases.len() as u64;
@@ -161,7 +186,10 @@ pub fn inspect(dir: &Path, visit: &mut dyn FnMut(&Finding<'_>)) -> io::Result<Su
     for base in bases {
         walk.segment(&names::segment_path(dir, base), base)?;
     }
-    Ok(walk.finish(dir))
+    if walk.summary.id.is_none() {
+        walk.summary.id = journal::partition_of(dir);
+    }
+    Ok(walk.finish(dir, journals))
 }
 
 fn segments(dir: &Path) -> io::Result<Vec<Offset>> {
@@ -180,8 +208,8 @@ struct Bad {
     path: PathBuf,
     position: u64,
     reason: String,
-    /// Some later chunk, or the checkpoint, says that it was good.
-    proof: Option<String>,
+    /// The largest offset that a later chunk names as durable, and where it says so.
+    proof: Option<(Offset, String)>,
     /// Something is written there.
     dirty: bool,
 }
@@ -216,11 +244,14 @@ impl<'a> Walk<'a> {
                 newest = Some(found);
             }
         }
-        let checkpoint = newest.map(|(_, checkpoint)| checkpoint);
+        Ok(Self::new(newest.map(|(_, checkpoint)| checkpoint), visit))
+    }
+
+    fn new(checkpoint: Option<CheckpointV1>, visit: &'a mut dyn FnMut(&Finding<'_>)) -> Self {
         let lives = checkpoint.as_ref();
         let lives = lives.and_then(|found| Incarnations::from_entries(&found.incarnations));
         let log_start = Offset(checkpoint.as_ref().map_or(0, |found| found.log_start));
-        Ok(Self {
+        Self {
             visit,
             summary: Summary {
                 id: None,
@@ -230,13 +261,14 @@ impl<'a> Walk<'a> {
                 chunk_count: 0,
                 batch_count: 0,
                 batch_bytes: 0,
+                journal_batch_count: 0,
                 verdict: Verdict::Good,
             },
             checkpoint,
             incarnations: lives.unwrap_or_else(|| Incarnations::first(Offset::ZERO, 1)),
             next: None,
             bad: None,
-        })
+        }
     }
 
     /// There is no checkpoint: the log begins with its first file, and its life is that of the first chunk.
@@ -369,15 +401,17 @@ impl<'a> Walk<'a> {
     fn prove(&mut self, header: &ChunkHeader, path: &Path, position: u64) {
         let current = header.incarnation == self.incarnations.current();
         let ours = self.summary.id == Some(header.id);
-        let next = self.next.unwrap_or_default();
         if let Some(bad) = &mut self.bad
             && current
             && ours
-            && header.flushed > next
+            && bad
+                .proof
+                .as_ref()
+                .is_none_or(|(most, _)| *most < header.flushed)
         {
             let (path, flushed) = (path.display(), header.flushed);
             let proof = format!("{path} at {position} names offset {flushed} as durable");
-            bad.proof.get_or_insert(proof);
+            bad.proof = Some((flushed, proof));
         }
     }
 
@@ -402,8 +436,40 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn finish(mut self, dir: &Path) -> Summary {
-        let end = self.next.unwrap_or(self.summary.log_start);
+    /// What the journals add; nothing of it counts where the segments are damaged.
+    fn tail(&self, journals: &Journals, end: Offset) -> Tail {
+        let none = Tail {
+            entries: Vec::new(),
+            end,
+            stale: false,
+        };
+        let id = self.summary.id;
+        id.map_or(none, |id| journals.tail(id, end, &self.incarnations))
+    }
+
+    fn add_tail(&mut self, tail: &Tail) {
+        for entry in &tail.entries {
+            self.summary.batch_count += u64::from(entry.batch_count);
+            self.summary.journal_batch_count += u64::from(entry.batch_count);
+            self.summary.batch_bytes += entry.batches.len() as u64;
+            self.summary.log_end = entry.next.max(self.summary.log_start);
+            (self.visit)(&Finding::Journaled {
+                header: &entry.header,
+                payload: &entry.batches,
+                until: entry.next,
+            });
+        }
+    }
+
+    fn finish(mut self, dir: &Path, journals: &Journals) -> Summary {
+        // Where nothing but the journal follows a checkpoint, it may begin a segment that is not there yet.
+        let at_its_start = self.checkpoint.as_ref().map(|found| &found.position);
+        let at_its_start = at_its_start.filter(|from| from.position <= SEGMENT_HEADER_SIZE);
+        let from = self.next.or(at_its_start.map(|from| Offset(from.next)));
+        let below = from.unwrap_or(self.summary.log_start);
+        self.summary.log_end = self.summary.log_end.max(below);
+        let tail = self.tail(journals, below);
+        let end = tail.end.max(below);
         let floor = self.checkpoint.as_ref().map_or(Offset::ZERO, |found| {
             Offset(found.flushed.max(found.position.next)).max(self.incarnations.current_start())
         });
@@ -411,19 +477,26 @@ impl<'a> Walk<'a> {
             (end < floor).then(|| format!("the checkpoint names offset {floor} as durable"));
         let bad = self.bad.take();
         let proof = bad.as_ref().and_then(|bad| bad.proof.clone());
+        let proof = proof.filter(|(flushed, _)| *flushed > end);
+        let proof = proof.map(|(_, proof)| proof);
         self.summary.verdict = match (proof.or(by_checkpoint), bad) {
             (Some(proof), bad) => {
                 let bad = bad.as_ref();
                 let reason = bad.map_or("segments are missing", |bad| &bad.reason);
                 Verdict::Damaged {
-                    below: end,
+                    below,
                     path: bad.map_or(dir, |bad| &bad.path).to_owned(),
                     position: bad.map_or(0, |bad| bad.position),
                     reason: format!("{reason}, but {proof}"),
                 }
             }
-            (None, Some(bad)) if bad.dirty => Verdict::TornTail { end },
-            (None, _) => Verdict::Good,
+            (None, bad) => {
+                self.add_tail(&tail);
+                match bad.is_some_and(|bad| bad.dirty) || tail.stale {
+                    true => Verdict::TornTail { end },
+                    false => Verdict::Good,
+                }
+            }
         };
         self.summary
     }

@@ -186,9 +186,14 @@ impl Broker {
 
     /// Kills the broker with no warning, and starts it again.
     pub fn crash(&mut self) {
+        self.kill();
+        self.start_again();
+    }
+
+    /// Kills the broker with no warning.
+    pub fn kill(&mut self) {
         self.signal(Signal::KILL);
         self.child.wait().expect("the broker ends");
-        self.start_again();
     }
 
     fn signal(&self, signal: Signal) {

@@ -17,7 +17,7 @@ use millstream_protocol::{
 
 use super::{
     super::{json_record, moment::show_time},
-    partitions,
+    Stopped,
 };
 use crate::storage::inspect::{CheckpointV1, Finding, Summary, Verdict, inspect};
 
@@ -53,9 +53,13 @@ impl DumpArgs {
             records: self.records,
             line: Vec::new(),
         };
-        for dir in partitions(&self.dir)? {
+        let Stopped {
+            partitions,
+            journals,
+        } = Stopped::open(&self.dir)?;
+        for dir in partitions {
             let mut printed = Ok(());
-            let summary = inspect(&dir, &mut |finding| {
+            let summary = inspect(&dir, &journals, &mut |finding| {
                 if printed.is_ok() {
                     printed = printer.print(finding);
                 }
@@ -64,6 +68,14 @@ impl DumpArgs {
             let summary = summary.with_context(|| format!("cannot read {}", dir.display()))?;
             if !self.records {
                 printer.summary(&summary)?;
+            }
+        }
+        for damage in journals.damage() {
+            let (path, position, reason) = (damage.path.display(), damage.position, &damage.reason);
+            match self.records {
+                // Standard output is for records alone.
+                true => eprintln!("warning: {path} at {position}: {reason}"),
+                false => writeln!(printer.out, "{path}\n  {position:>10} damaged: {reason}")?,
             }
         }
         printer.out.flush()?;
@@ -87,6 +99,11 @@ impl Printer {
                     payload,
                     until,
                     ..
+                }
+                | Finding::Journaled {
+                    header,
+                    payload,
+                    until,
                 } => self.records(
                     &header.id.topic.to_string(),
                     header.id.partition,
@@ -136,6 +153,25 @@ impl Printer {
                 if *until < header.next {
                     writeln!(self.out, "             cut at offset {until}")?;
                 }
+                match self.batches {
+                    true => self.batches(payload, *until),
+                    false => Ok(()),
+                }
+            }
+            Finding::Journaled {
+                header,
+                payload,
+                until,
+            } => {
+                writeln!(
+                    self.out,
+                    "  in journal {}..{until}, {} bytes, epoch {}, life {}, appended {}",
+                    header.base,
+                    payload.len(),
+                    header.epoch,
+                    header.incarnation,
+                    show_time(header.append_time_ms)
+                )?;
                 match self.batches {
                     true => self.batches(payload, *until),
                     false => Ok(()),
@@ -238,12 +274,20 @@ impl Printer {
             log_start,
             log_end,
             chunk_count,
+            journal_batch_count,
             ..
         } = summary;
         write!(
             self.out,
-            "  offsets {log_start} to {log_end} in {chunk_count} chunks: "
+            "  offsets {log_start} to {log_end} in {chunk_count} chunks"
         )?;
+        if *journal_batch_count > 0 {
+            write!(
+                self.out,
+                " and {journal_batch_count} batches of the journal"
+            )?;
+        }
+        write!(self.out, ": ")?;
         match &summary.verdict {
             Verdict::Good => writeln!(self.out, "good")?,
             Verdict::TornTail { end } => writeln!(self.out, "a torn tail at offset {end}")?,

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
 
-use crate::storage::inspect::partition_dirs;
+use crate::storage::inspect::{Journals, partition_dirs};
 
 mod dump;
 mod verify;
@@ -43,17 +43,52 @@ impl LogArgs {
     }
 }
 
-/// The partitions below a directory: a data directory, a topic's, or a partition's own.
-fn partitions(dir: &Path) -> Result<Vec<PathBuf>> {
-    check_stopped(dir)?;
-    let found = partition_dirs(dir).with_context(|| format!("cannot read {}", dir.display()))?;
-    let is_data_dir = dir.join("FORMAT").exists();
-    ensure!(
-        !found.is_empty() || is_data_dir,
-        "{} is no data directory, and no topic's or partition's directory in one",
-        dir.display()
-    );
-    Ok(found)
+/// What there is to look at.
+struct Stopped {
+    /// The directories of partitions, sorted. Of some there may be nothing but what the journals hold.
+    partitions: Vec<PathBuf>,
+    journals: Journals,
+}
+
+impl Stopped {
+    /// The partitions below a directory: a data directory, a topic's, or a partition's own; and the journals
+    /// of its data directory.
+    fn open(dir: &Path) -> Result<Self> {
+        check_stopped(dir)?;
+        let cannot_read = || format!("cannot read {}", dir.display());
+        let mut partitions = partition_dirs(dir).with_context(cannot_read)?;
+        let whole = dir.canonicalize().with_context(cannot_read)?;
+        let mut above = whole.ancestors().take(4);
+        let data_dir = above.find(|dir| dir.join("FORMAT").exists());
+        ensure!(
+            !partitions.is_empty() || data_dir == Some(whole.as_path()),
+            "{} is no data directory, and no topic's or partition's directory in one",
+            dir.display()
+        );
+        let Some(data_dir) = data_dir else {
+            // Copied from elsewhere: there is no journal to look at.
+            let journals = Journals::default();
+            return Ok(Self {
+                partitions,
+                journals,
+            });
+        };
+        let journals = Journals::read(data_dir);
+        let journals = journals.context("cannot read the journals")?;
+        let journaled = journals.partition_dirs(data_dir);
+        let below = journaled
+            .iter()
+            .filter_map(|path| path.strip_prefix(&whole).ok());
+        // The directory of a partition itself is below itself, by an empty path.
+        let below = below.filter(|path| !path.as_os_str().is_empty());
+        partitions.extend(below.map(|path| dir.join(path)));
+        partitions.sort();
+        partitions.dedup();
+        Ok(Self {
+            partitions,
+            journals,
+        })
+    }
 }
 
 /// Refuses files that change while they are read. The data directory is `dir` or above it.

@@ -8,13 +8,16 @@ use serde::Serialize;
 
 use super::{
     super::output::{self, show_size},
-    partitions,
+    Stopped,
 };
-use crate::storage::inspect::{Summary, Verdict, inspect};
+use crate::storage::inspect::{JournalDamage, Summary, Verdict, inspect};
 
 const EXAMPLES: &str = "\
 A torn tail is what a crash leaves of a write that was never acknowledged: the
-next start cuts it away, and nothing is wrong.
+next start cuts it away, and nothing is wrong. What a journal alone holds is
+counted with the log it follows; a damaged journal has a line of its own, as
+nobody can tell whose records are missing. A partition of a topic that was
+deleted may still appear, with what a journal holds of it.
 
 Exit status: 0 nothing durable is missing or damaged; 1 something is.
 
@@ -44,6 +47,8 @@ struct Verified {
     log_end_offset: i64,
     segments: u64,
     batches: u64,
+    /// Those that a journal alone holds.
+    journal_batches: u64,
     bytes: u64,
     /// `good`, `torn tail` or `damaged`.
     verdict: &'static str,
@@ -89,10 +94,46 @@ impl Verified {
             log_end_offset: summary.log_end.0,
             segments: summary.segment_count,
             batches: summary.batch_count,
+            journal_batches: summary.journal_batch_count,
             bytes: summary.batch_bytes,
             verdict,
             damage,
         }
+    }
+
+    /// The journal's own entry.
+    fn journal(damage: JournalDamage) -> Self {
+        Self {
+            topic_id: None,
+            partition: None,
+            path: damage.path.clone(),
+            log_start_offset: 0,
+            log_end_offset: 0,
+            segments: 0,
+            batches: 0,
+            journal_batches: 0,
+            bytes: 0,
+            verdict: "damaged",
+            damage: Some(Damaged {
+                below: 0,
+                path: damage.path,
+                position: damage.position,
+                reason: damage.reason,
+            }),
+        }
+    }
+
+    fn print_journal(&self) -> Result<()> {
+        let Some(damage) = &self.damage else {
+            return Ok(());
+        };
+        output::line(format_args!(
+            "{}: {}: at {}: {}",
+            self.path.display(),
+            self.verdict,
+            damage.position,
+            damage.reason
+        ))
     }
 
     fn print(&self) -> Result<()> {
@@ -101,13 +142,18 @@ impl Verified {
             log_end_offset,
             segments,
             batches,
+            journal_batches,
             bytes,
             verdict,
             ..
         } = self;
+        let journal = match journal_batches {
+            0 => String::new(),
+            count => format!(", {count} of them in the journal alone"),
+        };
         output::line(format_args!(
             "{}: {verdict}: offsets {log_start_offset} to {log_end_offset}, {batches} batches, {} \
-             in {segments} segments",
+             in {segments} segments{journal}",
             self.path.display(),
             show_size(*bytes)
         ))?;
@@ -127,12 +173,23 @@ impl Verified {
 impl VerifyArgs {
     pub(super) fn run(self) -> Result<ExitCode> {
         let mut verified = Vec::new();
-        for dir in partitions(&self.dir)? {
-            let summary = inspect(&dir, &mut |_| {})
+        let Stopped {
+            partitions,
+            journals,
+        } = Stopped::open(&self.dir)?;
+        for dir in partitions {
+            let summary = inspect(&dir, &journals, &mut |_| {})
                 .with_context(|| format!("cannot read {}", dir.display()))?;
             let one = Verified::new(dir, summary);
             if !self.json {
                 one.print()?;
+            }
+            verified.push(one);
+        }
+        for damage in journals.damage() {
+            let one = Verified::journal(damage);
+            if !self.json {
+                one.print_journal()?;
             }
             verified.push(one);
         }

@@ -22,7 +22,7 @@ use millstream_protocol::Offset;
 use uuid::Uuid;
 
 pub use self::replay::Replay;
-pub(super) use self::replay::{ReplayedEntry, Tail};
+pub(super) use self::replay::{Gap, ReplayedEntry, Tail};
 use self::ring::{Place, Ring};
 use super::{
     Log, StorageCounters,

@@ -8,7 +8,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
+    fmt, io,
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
@@ -81,11 +81,22 @@ pub(in crate::storage) struct Tail {
     pub stale: bool,
 }
 
+/// A frame is missing that is known to have been durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::storage) struct Gap {
+    pub journal: Uuid,
+    /// Number of the frame.
+    pub frame: u64,
+    /// The file that should hold it, as far as can be told, and the position there.
+    pub path: PathBuf,
+    pub position: u64,
+}
+
 /// One file as it was found.
 struct FoundFile {
     path: PathBuf,
-    /// Frames that follow each other from the start of the file on.
-    frames: Vec<(FrameHeader, Vec<u8>)>,
+    /// Frames that follow each other from the start of the file on, and their positions there.
+    frames: Vec<(FrameHeader, u64, Vec<u8>)>,
     /// Of all valid frames in it, also those that do not follow.
     newest: Option<FrameHeader>,
     flushed: u64,
@@ -123,12 +134,46 @@ impl Replay {
             }
         }
         for (journal, files) in journals {
-            replay.add_journal(journal, files)?;
+            replay.add_journal(journal, files).map_err(LogError::from)?;
         }
-        for entries in replay.entries.values_mut() {
+        replay.sort();
+        Ok(Arc::new(replay))
+    }
+
+    /// The same from files that were read by other means; what is missing does not keep the rest from being
+    /// looked at.
+    pub(in crate::storage) fn of_files(files: Vec<(PathBuf, Vec<u8>)>) -> (Self, Vec<Gap>) {
+        let removed = files
+            .iter()
+            .filter_map(|(path, _)| journal_of(path, ".removed"));
+        let removed: BTreeSet<Uuid> = removed.collect();
+        let mut journals: BTreeMap<Uuid, Vec<FoundFile>> = BTreeMap::new();
+        for (path, bytes) in files {
+            let journal = journal_of(&path, ".journal");
+            if let Some(journal) = journal.filter(|journal| !removed.contains(journal)) {
+                let frames = bytes.get(BLOCK_SIZE..).unwrap_or_default();
+                let file = parse_file(path, journal, frames);
+                journals.entry(journal).or_default().push(file);
+            }
+        }
+        let mut replay = Self::default();
+        let mut gaps = Vec::new();
+        for (journal, files) in journals {
+            gaps.extend(replay.add_journal(journal, files).err());
+        }
+        replay.sort();
+        (replay, gaps)
+    }
+
+    fn sort(&mut self) {
+        for entries in self.entries.values_mut() {
             entries.sort_by_key(|entry| (entry.header.base, entry.header.next));
         }
-        Ok(Arc::new(replay))
+    }
+
+    /// The logs that there is something of.
+    pub(in crate::storage) fn logs(&self) -> impl Iterator<Item = TopicPartition> {
+        self.entries.keys().copied()
     }
 
     /// There is nothing to replay, and nothing to remove.
@@ -156,8 +201,8 @@ impl Replay {
         Ok(())
     }
 
-    fn add_journal(&mut self, journal: Uuid, mut files: Vec<FoundFile>) -> Result<(), LogError> {
-        let first = |file: &FoundFile| file.frames.first().map(|(header, _)| header.sequence);
+    fn add_journal(&mut self, journal: Uuid, mut files: Vec<FoundFile>) -> Result<(), Gap> {
+        let first = |file: &FoundFile| file.frames.first().map(|(header, ..)| header.sequence);
         files.sort_by_key(first);
         let newest = files.iter().filter_map(|file| file.newest);
         let newest = newest.max_by_key(|header| header.sequence);
@@ -172,11 +217,19 @@ impl Replay {
         };
         let flushed = files.iter().map(|file| file.flushed).max().unwrap_or(0);
         let last_path = files.last().map(|file| file.path.clone());
+        let last_path = last_path.unwrap_or_default();
         let mut expected = newest.oldest;
+        let mut place: Option<(PathBuf, u64)> = None;
+        // Files whose first frame is bad, by the newest one that is good.
+        let mut headless = BTreeMap::new();
         for file in files {
-            for (header, bytes) in file.frames {
+            if let (Some(newest), None) = (file.newest, file.frames.first()) {
+                headless.insert(newest.sequence, file.path.clone());
+            }
+            for (header, position, bytes) in file.frames {
                 if header.sequence == expected {
                     expected += 1;
+                    place = Some((file.path.clone(), position + header.disk_size() as u64));
                     self.add_frame(journal, &header, bytes);
                 }
             }
@@ -184,18 +237,15 @@ impl Replay {
         if flushed < expected {
             return Ok(());
         }
-        Err(LogError::Io {
-            operation: "reading the journal",
-            path: last_path.unwrap_or_default(),
-            error: Arc::new(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!(
-                    "frame {expected} of journal {} is damaged or missing, but a later one says \
-                     that it was durable: acknowledged records are lost. Restore its files, or move \
-                     them away to start without what only they hold",
-                    newest.journal
-                ),
-            )),
+        // Behind the frame before it, if that file does not begin with one that is bad.
+        let begins = headless.range(expected..).next();
+        let begins = begins.map(|(_, path)| (path.clone(), JOURNAL_HEADER_SIZE));
+        let (path, position) = begins.or(place).unwrap_or((last_path, JOURNAL_HEADER_SIZE));
+        Err(Gap {
+            journal,
+            frame: expected,
+            path,
+            position,
         })
     }
 
@@ -299,6 +349,32 @@ impl Tail {
     }
 }
 
+impl From<Gap> for LogError {
+    fn from(gap: Gap) -> Self {
+        Self::Io {
+            operation: "reading the journal",
+            error: Arc::new(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!(
+                    "{gap}. Restore its files, or move them away to start without what only they hold"
+                ),
+            )),
+            path: gap.path,
+        }
+    }
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (frame, journal) = (self.frame, self.journal);
+        write!(
+            f,
+            "frame {frame} of journal {journal} is damaged or missing, but a later frame says that it was \
+             durable: acknowledged records are lost"
+        )
+    }
+}
+
 /// The journal that a file belongs to by its name.
 fn journal_of(path: &Path, suffix: &str) -> Option<Uuid> {
     let stem = path.file_name()?.to_str()?.strip_suffix(suffix)?;
@@ -342,7 +418,7 @@ fn parse_file(path: PathBuf, journal: Uuid, bytes: &[u8]) -> FoundFile {
     while at < bytes.len() {
         let header = valid_frame(&bytes[at..], journal);
         let next = match (&header, found.frames.last()) {
-            (Some(header), Some((last, _))) => header.sequence == last.sequence + 1,
+            (Some(header), Some((last, ..))) => header.sequence == last.sequence + 1,
             (Some(_), None) => true,
             (None, _) => false,
         };
@@ -358,7 +434,8 @@ fn parse_file(path: PathBuf, journal: Uuid, bytes: &[u8]) -> FoundFile {
         }
         if follows {
             let frame = bytes[at..at + header.size as usize].to_vec();
-            found.frames.push((header, frame));
+            let position = JOURNAL_HEADER_SIZE + at as u64;
+            found.frames.push((header, position, frame));
         }
         at += header.disk_size();
     }

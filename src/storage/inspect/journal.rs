@@ -1,0 +1,95 @@
+//! What the journals of a stopped broker hold, for a look at the logs that it belongs to.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use millstream_protocol::{Offset, PartitionIndex, TopicId, TopicPartition};
+
+use crate::{
+    io::BLOCK_SIZE,
+    storage::{
+        format::{
+            journal::{NotAJournal, decode_file_header},
+            names,
+        },
+        incarnations::Incarnations,
+        journal::{Gap, Replay, Tail},
+    },
+};
+
+/// The journals in a data directory, read and checked.
+#[derive(Debug, Default)]
+pub struct Journals {
+    replay: Replay,
+    gaps: Vec<Gap>,
+}
+
+/// A journal that lost a frame which was durable. Nobody can tell whose records were in it, and no broker
+/// starts with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalDamage {
+    /// The file.
+    pub path: PathBuf,
+    /// Where the frame should be.
+    pub position: u64,
+    /// Which frame it is.
+    pub reason: String,
+}
+
+impl Journals {
+    /// Reads the journals in a data directory, if there are any: a clean stop leaves none.
+    ///
+    /// # Errors
+    /// The system's, and a format of a newer broker.
+    pub fn read(data_dir: &Path) -> io::Result<Self> {
+        let entries = match fs::read_dir(names::journal_dir(data_dir)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            entries => entries?,
+        };
+        let mut files = Vec::new();
+        for entry in entries {
+            let path = entry?.path();
+            let bytes = fs::read(&path)?;
+            let block = bytes.get(..BLOCK_SIZE).unwrap_or_default();
+            if let Err(error @ NotAJournal::Version(_)) = decode_file_header(block) {
+                let error = format!("{}: {error}", path.display());
+                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            }
+            files.push((path, bytes));
+        }
+        files.sort();
+        let (replay, gaps) = Replay::of_files(files);
+        Ok(Self { replay, gaps })
+    }
+
+    /// What is missing of them.
+    pub fn damage(&self) -> impl Iterator<Item = JournalDamage> {
+        self.gaps.iter().map(|gap| JournalDamage {
+            path: gap.path.clone(),
+            position: gap.position,
+            reason: gap.to_string(),
+        })
+    }
+
+    /// The directories of the partitions that they hold something of; one may not be there yet.
+    pub fn partition_dirs(&self, data_dir: &Path) -> Vec<PathBuf> {
+        let logs = self.replay.logs();
+        logs.map(|id| names::partition_dir(data_dir, id)).collect()
+    }
+
+    /// What follows offset `end` of a log.
+    pub(super) fn tail(&self, id: TopicPartition, end: Offset, lives: &Incarnations) -> Tail {
+        self.replay.tail(id, end, lives)
+    }
+}
+
+/// Whose directory it is, by its name.
+pub(super) fn partition_of(dir: &Path) -> Option<TopicPartition> {
+    let name = |path: &Path| path.file_name()?.to_str().map(str::to_owned);
+    Some(TopicPartition {
+        topic: TopicId(name(dir.parent()?)?.parse().ok()?),
+        partition: PartitionIndex(name(dir)?.parse().ok()?),
+    })
+}
