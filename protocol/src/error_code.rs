@@ -124,6 +124,8 @@ error_codes! {
     ProducerFenced = 45, false;
     /// The batch repeats one that is older than what the broker remembers.
     DuplicateSequence = 46, false;
+    /// A record has no key, and its topic is compacted; or a topic that holds such records should be.
+    KeyRequired = 47, false;
     /// Too little disk space is free; reading and deleting go on.
     DiskFull = 50, true;
     /// The storage failed while the request was under way; whether it took effect is unknown.

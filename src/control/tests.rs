@@ -65,6 +65,7 @@ fn metadata_survives_restarts_and_epochs_rise() {
     let change = AlterTopicRequest {
         name: "orders".to_owned(),
         configs: vec![("durability".to_owned(), Some("buffered".to_owned()))],
+        force: false,
     };
     ask(&control, ControlRequest::AlterTopic(change)).unwrap();
     let more = CreatePartitionsRequest {
@@ -247,6 +248,7 @@ fn snapshots_keep_the_log_short() {
         let change = AlterTopicRequest {
             name: "kept".to_owned(),
             configs: vec![("segment.ms".to_owned(), Some(format!("{}s", round + 1)))],
+            force: false,
         };
         let again = change.clone();
         control

@@ -164,6 +164,7 @@ fn users_requests_are_refused_with_a_reason() {
     let change = AlterTopicRequest {
         name: "a".to_owned(),
         configs: vec![("segment.ms".to_owned(), Some("never".to_owned()))],
+        force: false,
     };
     assert_eq!(
         refused(controller.plan_alteration(change)).0,

@@ -25,6 +25,9 @@ pub fn retained_start(
     config: &TopicConfig,
     now_ms: i64,
 ) -> Option<Offset> {
+    if !config.cleanup_policy.deletes() {
+        return None;
+    }
     let (_active, closed) = segments.split_last()?;
     let mut size: u64 = segments.iter().map(|segment| segment.size).sum();
     let mut start = None;
@@ -48,6 +51,7 @@ pub fn retained_start(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::CleanupPolicy;
 
     fn segment(base: i64, size: u64, last_append_ms: i64) -> SegmentAge {
         SegmentAge {
@@ -82,6 +86,17 @@ mod tests {
         assert_eq!(within(14), Some(Offset(10)));
         assert_eq!(within(1), Some(Offset(20)));
         assert_eq!(retained_start(&[], &config(None, Some(1)), 0), None);
+    }
+
+    #[test]
+    fn what_is_only_compacted_has_no_retention() {
+        let segments = [segment(0, 5, 100), segment(10, 5, 200)];
+        let mut config = config(Some(1), Some(1));
+        config.cleanup_policy = CleanupPolicy::Compact;
+        assert_eq!(retained_start(&segments, &config, 99_999), None);
+        config.cleanup_policy = CleanupPolicy::CompactDelete;
+        let kept = retained_start(&segments, &config, 99_999);
+        assert_eq!(kept, Some(Offset(10)));
     }
 
     #[test]

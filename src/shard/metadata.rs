@@ -6,7 +6,7 @@ use futures_channel::oneshot;
 use millstream_protocol::{
     ErrorCode, PartitionIndex, ProducerEpoch, TopicId, TopicPartition, Wire,
     messages::{
-        AlterTopicRequest, BrokerInfo, BrokerStatus, CreatePartitionsRequest, CreateTopicsRequest,
+        BrokerInfo, BrokerStatus, CreatePartitionsRequest, CreateTopicsRequest,
         DeleteTopicsRequest, DescribeClusterResponse, InitProducerIdRequest,
         InitProducerIdResponse, MetadataRequest, MetadataResponse, PartitionInfo, TopicInfo,
     },
@@ -156,7 +156,7 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    async fn serve_change<M: Wire>(
+    pub(super) async fn serve_change<M: Wire>(
         self: Rc<Self>,
         request: ControlRequest,
         reply_to: ReplyTo<I>,
@@ -193,20 +193,6 @@ impl<I: Io> Shard<I> {
         let request = ControlRequest::DeleteTopics(request);
         self.serve_change(request, reply_to, |answer| match answer {
             ControlAnswer::DeleteTopics(response) => Some(response),
-            _ => None,
-        })
-        .await;
-    }
-
-    /// Serves an AlterTopic of a client.
-    pub(super) async fn alter_topic(
-        self: Rc<Self>,
-        request: AlterTopicRequest,
-        reply_to: ReplyTo<I>,
-    ) {
-        let request = ControlRequest::AlterTopic(request);
-        self.serve_change(request, reply_to, |answer| match answer {
-            ControlAnswer::AlterTopic(response) => Some(response),
             _ => None,
         })
         .await;

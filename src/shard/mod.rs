@@ -5,6 +5,7 @@ pub mod mailbox;
 pub mod metrics;
 pub mod partition;
 
+mod alter;
 mod catalog;
 mod fetch;
 mod metadata;

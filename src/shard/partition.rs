@@ -10,7 +10,7 @@ use std::{
 
 use millstream_protocol::{
     ErrorCode, LeaderEpoch, Offset, TopicPartition,
-    batch::{BatchError, BatchHeader, Batches, place_all, set_append_time},
+    batch::{BatchError, BatchHeader, Batches, DecodedBatch, place_all, set_append_time},
     limits::MAX_BATCH_SIZE,
 };
 
@@ -34,6 +34,8 @@ pub struct PartitionShell<I: Io> {
     waiting: RefCell<Vec<Weak<Signal>>>,
     max_batch_size: Cell<u32>,
     timestamp_type: Cell<TimestampType>,
+    /// The topic is compacted, or is to be.
+    keys_required: Cell<bool>,
     checkpointing: Cell<bool>,
     closed: Cell<bool>,
     /// Reused by every event.
@@ -137,6 +139,7 @@ impl<I: Io> PartitionShell<I> {
             waiting: RefCell::default(),
             max_batch_size: Cell::new(config.max_batch_bytes),
             timestamp_type: Cell::new(config.timestamp_type),
+            keys_required: Cell::new(config.cleanup_policy.compacts()),
             checkpointing: Cell::new(false),
             closed: Cell::new(false),
             actions: RefCell::default(),
@@ -160,8 +163,14 @@ impl<I: Io> PartitionShell<I> {
     pub fn update(self: &Rc<Self>, config: &TopicConfig, epoch: LeaderEpoch) {
         self.max_batch_size.set(config.max_batch_bytes);
         self.timestamp_type.set(config.timestamp_type);
+        self.require_keys(config.cleanup_policy.compacts());
         self.log.set_options(log_options(config));
         self.apply(Event::Led { epoch });
+    }
+
+    /// From now on records without a key are refused, or taken.
+    pub fn require_keys(&self, required: bool) {
+        self.keys_required.set(required);
     }
 
     /// Appends whole batches; `produced` is told once they are durable, or why they are not.
@@ -200,7 +209,11 @@ impl<I: Io> PartitionShell<I> {
         }
         let mut batches = Vec::with_capacity(1);
         for batch in Batches::produced(records, self.max_batch_size.get()) {
-            batches.push(batch?.0);
+            let (header, bytes) = batch?;
+            if self.keys_required.get() {
+                DecodedBatch::open(bytes)?.check_keys()?;
+            }
+            batches.push(header);
         }
         if batches.is_empty() {
             return Err(BatchError::Empty);

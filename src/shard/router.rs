@@ -24,6 +24,7 @@ use crate::{
     net::Adopted,
     shard::{
         Shard,
+        alter::KeyCheck,
         mailbox::{Inbound, Outbound, Refused, lane},
     },
 };
@@ -75,6 +76,14 @@ pub enum Op {
     DeleteRecords(Vec<DeleteRecordsPartition>),
     /// Tell how they fare.
     Describe(Vec<TopicPartition>),
+    /// Take no records without keys from now on, and look whether there are any; or do as the topic's
+    /// settings say again.
+    RequireKeys {
+        /// The partitions.
+        partitions: Vec<TopicPartition>,
+        /// The former.
+        check: bool,
+    },
 }
 
 /// What was seen of a partition that is watched.
@@ -99,6 +108,8 @@ pub enum OpReply {
     DeleteRecords(Vec<DeleteRecordsResult>),
     /// To `Describe`.
     Describe(Vec<PartitionStatus>),
+    /// To `RequireKeys`.
+    RequireKeys(Vec<KeyCheck>),
 }
 
 /// How to reach a shard.
@@ -267,6 +278,9 @@ impl<I: Io> Shard<I> {
                     OpReply::DeleteRecords(shard.delete_records_here(&entries).await)
                 }
                 Op::Describe(entries) => OpReply::Describe(shard.describe_here(&entries)),
+                Op::RequireKeys { partitions, check } => {
+                    OpReply::RequireKeys(shard.require_keys_here(&partitions, check).await)
+                }
             };
             let _ = reply.send(answer);
         });

@@ -1,9 +1,9 @@
 //! The broker's own vocabulary, beside `millstream_protocol`'s: settings and quantities as types
 //! that cannot be wrong.
 
+pub mod cleanup;
 pub mod quantity;
 pub mod topic_config;
 
-pub use topic_config::{
-    CleanupPolicy, ConfigError, Durability, RetentionClock, TimestampType, TopicConfig,
-};
+pub use cleanup::{CleanupPolicy, Ratio};
+pub use topic_config::{ConfigError, Durability, RetentionClock, TimestampType, TopicConfig};

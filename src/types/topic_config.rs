@@ -10,7 +10,10 @@ use millstream_protocol::{
     messages::ConfigEntry,
 };
 
-use super::quantity::{parse_duration_ms, parse_size};
+use super::{
+    cleanup::{CleanupPolicy, Ratio},
+    quantity::{parse_duration_ms, parse_size},
+};
 
 const DAY_MS: u64 = 86_400_000;
 /// The longest period a setting takes: about a hundred years.
@@ -49,14 +52,6 @@ pub enum TimestampType {
     LogAppendTime,
 }
 
-/// What happens to old records.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum CleanupPolicy {
-    /// Whole segments are deleted once retention has passed.
-    #[default]
-    Delete,
-}
-
 /// A topic's settings, defaults filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicConfig {
@@ -78,6 +73,14 @@ pub struct TopicConfig {
     pub timestamp_type: TimestampType,
     /// What happens to old records.
     pub cleanup_policy: CleanupPolicy,
+    /// A tombstone stays this long after compaction first met it, in milliseconds.
+    pub delete_retention_ms: u64,
+    /// Compaction leaves alone what was appended less than so many milliseconds ago.
+    pub min_compaction_lag_ms: u64,
+    /// Compaction does not wait longer than so many milliseconds; `None` is no limit.
+    pub max_compaction_lag_ms: Option<u64>,
+    /// The part of a log that compaction has not seen yet, from which on it sets to work.
+    pub min_cleanable_dirty_ratio: Ratio,
     /// Bit `i`: row `i` of the table was set on the topic.
     set: u32,
 }
@@ -94,6 +97,10 @@ impl Default for TopicConfig {
             max_batch_bytes: DEFAULT_MAX_BATCH_SIZE,
             timestamp_type: TimestampType::default(),
             cleanup_policy: CleanupPolicy::default(),
+            delete_retention_ms: DAY_MS,
+            min_compaction_lag_ms: 0,
+            max_compaction_lag_ms: None,
+            min_cleanable_dirty_ratio: Ratio::HALF,
             set: 0,
         }
     }
@@ -167,14 +174,22 @@ macro_rules! row {
 }
 
 /// Every setting, by name. Rows are never reordered while a process runs; nothing stored counts them.
-static ROWS: [Row; 9] = [
+static ROWS: [Row; 13] = [
     row!(
         "cleanup.policy",
         cleanup_policy,
-        "delete",
-        "What happens to old records: whole segments are deleted",
-        |t| named(t, &POLICIES),
-        |v| name_of(v, &POLICIES)
+        "delete, compact, or both with a comma",
+        "What happens to old records: `delete` lets whole segments go once retention has passed, `compact` a record once a later one has its key",
+        CleanupPolicy::parse,
+        |v: CleanupPolicy| v.name().to_owned()
+    ),
+    row!(
+        "delete.retention.ms",
+        delete_retention_ms,
+        "0 to 36500d",
+        "How long a tombstone stays after compaction first met it",
+        period,
+        |v: u64| v.to_string()
     ),
     row!(
         "durability",
@@ -193,12 +208,37 @@ static ROWS: [Row; 9] = [
         |v: u32| v.to_string()
     ),
     row!(
+        "max.compaction.lag.ms",
+        max_compaction_lag_ms,
+        "1s to 36500d, or -1 for no limit",
+        "Compaction does not wait longer than this, whatever the dirty ratio; segments are closed at this age",
+        |t| unlimited(t, parse_duration_ms, MAX_PERIOD_MS)
+            .filter(|lag| lag.is_none_or(|lag| lag >= 1_000)),
+        show_unlimited
+    ),
+    row!(
         "message.timestamp.type",
         timestamp_type,
         "CreateTime or LogAppendTime",
         "Whose time a record carries: the producer's or the broker's",
         |t| named(t, &TIMESTAMPS),
         |v| name_of(v, &TIMESTAMPS)
+    ),
+    row!(
+        "min.cleanable.dirty.ratio",
+        min_cleanable_dirty_ratio,
+        "0 to 1, such as 0.5",
+        "Part of a log's closed segments that compaction has not seen yet, from which on it sets to work",
+        Ratio::parse,
+        Ratio::show
+    ),
+    row!(
+        "min.compaction.lag.ms",
+        min_compaction_lag_ms,
+        "0 to 36500d",
+        "Compaction leaves alone what was appended less than this ago",
+        period,
+        |v: u64| v.to_string()
     ),
     row!(
         "retention.bytes",
@@ -242,7 +282,6 @@ static ROWS: [Row; 9] = [
     ),
 ];
 
-const POLICIES: [(CleanupPolicy, &str); 1] = [(CleanupPolicy::Delete, "delete")];
 const DURABILITIES: [(Durability, &str); 2] = [
     (Durability::Flushed, "flushed"),
     (Durability::Buffered, "buffered"),
@@ -270,6 +309,10 @@ fn name_of<T: PartialEq>(value: T, names: &[(T, &str)]) -> String {
 
 fn between(value: u64, low: u64, high: u64) -> Option<u64> {
     (low..=high).contains(&value).then_some(value)
+}
+
+fn period(text: &str) -> Option<u64> {
+    between(parse_duration_ms(text)?, 0, MAX_PERIOD_MS)
 }
 
 fn batch_size(text: &str) -> Option<u32> {
@@ -416,15 +459,21 @@ impl TopicConfig {
     /// Size at which a segment is closed: small enough that retention can let go in eighths.
     #[must_use]
     pub fn roll_size(&self) -> u64 {
-        let eighth = self.retention_bytes.map_or(u64::MAX, |limit| limit / 8);
+        let limit = self.retention_bytes;
+        let limit = limit.filter(|_| self.cleanup_policy.deletes());
+        let eighth = limit.map_or(u64::MAX, |limit| limit / 8);
         self.segment_bytes.min(eighth.max(MIN_SEGMENT_SIZE))
     }
 
-    /// Age at which a segment is closed, in milliseconds, for the same reason.
+    /// Age at which a segment is closed, in milliseconds: for the same reason, and because compaction
+    /// never touches the segment that is appended to.
     #[must_use]
     pub fn roll_ms(&self) -> u64 {
-        let eighth = self.retention_ms.map_or(u64::MAX, |period| period / 8);
-        self.segment_ms.min(eighth.max(1_000))
+        let policy = self.cleanup_policy;
+        let period = self.retention_ms.filter(|_| policy.deletes());
+        let eighth = period.map_or(u64::MAX, |period| (period / 8).max(1_000));
+        let lag = self.max_compaction_lag_ms.filter(|_| policy.compacts());
+        self.segment_ms.min(eighth).min(lag.unwrap_or(u64::MAX))
     }
 }
 

@@ -3,6 +3,7 @@
 //! Each test starts a broker of its own in a temporary directory and stops it by its process id.
 
 mod broker;
+mod compacted;
 mod disk_check;
 mod errors;
 mod help;

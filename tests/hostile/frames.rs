@@ -96,6 +96,7 @@ fn changes(name: &str) -> Vec<Sample> {
                 ("segment.bytes".to_owned(), Some("16777216".to_owned())),
                 ("retention.ms".to_owned(), None),
             ],
+            force: false,
         }),
         sample(&CreatePartitionsRequest {
             name: name.to_owned(),

@@ -243,6 +243,7 @@ fn names_that_are_no_names_are_refused() {
         let alter = AlterTopicRequest {
             name: name.clone(),
             configs: vec![("retention.ms".to_owned(), Some("1000".to_owned()))],
+            force: false,
         };
         let altered = peer.ask(&alter).expect("an answer").topic;
         assert_ne!(altered.error, ErrorCode::None, "{shown}");

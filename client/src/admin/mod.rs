@@ -122,15 +122,39 @@ impl Admin {
     /// Changes settings, all or none; no value restores the default.
     ///
     /// # Errors
-    /// [`RequestError`] if the topic is unknown or a setting is refused.
+    /// [`RequestError`] if the topic is unknown or a setting is refused. A topic that holds records
+    /// without a key is not made a compacted one; see [`Admin::force_alter_topic`].
     pub async fn alter_topic(
         &self,
         name: &str,
         configs: Vec<(String, Option<String>)>,
     ) -> Result<(), RequestError> {
+        self.alter(name, configs, false).await
+    }
+
+    /// The same, even if the topic then holds records that its settings would refuse: those without a
+    /// key, when it becomes a compacted one. Compaction leaves them where they are.
+    ///
+    /// # Errors
+    /// [`RequestError`] if the topic is unknown or a setting is refused.
+    pub async fn force_alter_topic(
+        &self,
+        name: &str,
+        configs: Vec<(String, Option<String>)>,
+    ) -> Result<(), RequestError> {
+        self.alter(name, configs, true).await
+    }
+
+    async fn alter(
+        &self,
+        name: &str,
+        configs: Vec<(String, Option<String>)>,
+        force: bool,
+    ) -> Result<(), RequestError> {
         let request = AlterTopicRequest {
             name: name.to_owned(),
             configs,
+            force,
         };
         let response = self.client.shared.metadata.ask_any(&request).await?;
         outcome(Some(response.topic)).map(drop)

@@ -55,6 +55,19 @@ impl<'a> DecodedBatch<'a> {
         Records::new(&self.header, &self.section).expect("checked when the batch was opened")
     }
 
+    /// Checks that every record is well-formed and has a key: what a compacted topic asks for.
+    ///
+    /// # Errors
+    /// [`BatchError::NoKey`] for the first record without one, or what else is wrong with a record.
+    pub fn check_keys(&self) -> Result<(), BatchError> {
+        for (index, record) in (0..).zip(self.records()) {
+            if record?.key.is_none() {
+                return Err(BatchError::NoKey { index });
+            }
+        }
+        Ok(())
+    }
+
     /// Header and section apart, for a reader that keeps the section in a shared buffer of its own
     /// and reads it with [`Records::new`].
     #[must_use]

@@ -109,6 +109,14 @@ pub enum BatchError {
         /// The most it may become.
         limit: usize,
     },
+    /// A compacted topic needs a key on every record.
+    #[error(
+        "record {index} has no key: a compacted topic (cleanup.policy=compact) takes none such"
+    )]
+    NoKey {
+        /// Which record of the batch, from 0.
+        index: u32,
+    },
     /// A record's fields do not fit its length, or a varint is too long.
     #[error("record {index} is malformed: {reason}")]
     InvalidRecord {
@@ -129,6 +137,7 @@ impl BatchError {
             Self::InvalidMaxTimestamp(_) | Self::AppendTimeFromProducer => {
                 ErrorCode::InvalidTimestamp
             }
+            Self::NoKey { .. } => ErrorCode::KeyRequired,
             Self::Truncated { .. }
             | Self::InvalidLength(_)
             | Self::UnsupportedMagic(_)

@@ -41,6 +41,10 @@ wire_struct! {
         pub segments: u32,
         /// Append time of its oldest record in milliseconds since 1970, or -1.
         pub oldest_append_ms: i64,
+        /// Bytes of closed segments that compaction has been through.
+        pub clean_bytes: u64,
+        /// Bytes of closed segments that it has not been through.
+        pub dirty_bytes: u64,
     }
 
     /// In the order of the request.

@@ -59,6 +59,9 @@ wire_struct! {
         pub name: String,
         /// (setting, new value); no value restores the default.
         pub configs: Vec<(String, Option<String>)>,
+        /// Change them even where that leaves records behind that the new settings would refuse:
+        /// `cleanup.policy=compact` on a topic that holds records without a key.
+        pub force: bool,
     }
 
     /// What became of it.

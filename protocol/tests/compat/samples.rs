@@ -159,6 +159,7 @@ pub fn alter_topic() -> AlterTopicRequest {
             ("retention.ms".into(), Some("1000".into())),
             ("durability".into(), None),
         ],
+        force: true,
     }
 }
 
@@ -372,6 +373,8 @@ pub fn describe_partitions_response() -> DescribePartitionsResponse {
             physical_bytes: 262_144,
             segments: 2,
             oldest_append_ms: 1_699_999_999_000,
+            clean_bytes: 65_536,
+            dirty_bytes: 57_920,
         }],
     }
 }

@@ -9,7 +9,8 @@ use super::super::{config::parse_setting, output};
 const EXAMPLES: &str = "\
 Examples:
   millstream topic alter events --config retention.ms=3600000
-  millstream topic alter events --reset retention.ms --config durability=flushed";
+  millstream topic alter events --reset retention.ms --config durability=flushed
+  millstream topic alter users --config cleanup.policy=compact,delete";
 
 /// Arguments of `millstream topic alter`.
 #[derive(Debug, Args)]
@@ -25,6 +26,9 @@ pub struct AlterArgs {
     /// Give a setting its default back; may be given several times
     #[arg(long, value_name = "NAME")]
     reset: Vec<String>,
+    /// Make a topic a compacted one even if it holds records without a key; they stay
+    #[arg(long)]
+    force: bool,
 }
 
 impl AlterArgs {
@@ -35,10 +39,13 @@ impl AlterArgs {
             .map(|(name, value)| (name, Some(value)));
         let reset = self.reset.into_iter().map(|name| (name, None));
         let name = &self.name;
-        admin
-            .alter_topic(name, set.chain(reset).collect())
-            .await
-            .with_context(|| format!("cannot alter topic {name:?}"))?;
+        let changes = set.chain(reset).collect();
+        let altered = if self.force {
+            admin.force_alter_topic(name, changes).await
+        } else {
+            admin.alter_topic(name, changes).await
+        };
+        altered.with_context(|| format!("cannot alter topic {name:?}"))?;
         output::line(format_args!("altered topic {name:?}"))
     }
 }
