@@ -25,6 +25,7 @@
 //! - A reader of bytes from a peer splits them with [`Batches::checked`] and opens each with
 //!   [`DecodedBatch::open`].
 //! - A producer fills a [`BatchBuilder`].
+//! - Compaction takes records out of batches with a [`BatchFilter`].
 
 mod attributes;
 mod batches;
@@ -32,6 +33,7 @@ mod builder;
 mod compression;
 mod decoded;
 mod error;
+mod filter;
 mod header;
 mod lz4;
 mod place;
@@ -44,6 +46,7 @@ pub use batches::Batches;
 pub use builder::{BatchBuilder, BuildError, NO_HEADERS};
 pub use decoded::DecodedBatch;
 pub use error::BatchError;
+pub use filter::{BatchFilter, Filtered, emptied, gap};
 pub use header::{BATCH_HEADER_SIZE, BatchHeader, MAGIC};
 pub use place::{place, place_all, set_append_time, set_producer};
 pub use record::{Headers, MIN_RECORD_SIZE, Record, Records};

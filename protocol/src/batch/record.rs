@@ -96,6 +96,11 @@ impl<'a> Records<'a> {
         })
     }
 
+    /// Bytes of the section behind the last record that was read.
+    pub(super) fn left_size(&self) -> usize {
+        self.left.len()
+    }
+
     fn read(&mut self) -> Result<Record<'a>, &'static str> {
         let size = varint::read_i32(&mut self.left).ok_or("its length is malformed")?;
         let size = usize::try_from(size).map_err(|_| "its length is negative")?;
