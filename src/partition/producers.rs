@@ -148,6 +148,13 @@ impl Producers {
             .retain(|_, producer| producer.last_append_ms >= horizon);
     }
 
+    /// Base offsets of the batches that producers are remembered by: what compaction must leave of a
+    /// log, so that a recovery from the log alone remembers as much.
+    pub fn remembered_batches(&self) -> impl Iterator<Item = Offset> {
+        let batches = self.by_id.values().flat_map(|producer| &producer.batches);
+        batches.map(|batch| batch.base_offset)
+    }
+
     /// How many producers are remembered.
     #[must_use]
     pub fn len(&self) -> usize {

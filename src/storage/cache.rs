@@ -124,6 +124,16 @@ impl<B: Buffer> Cache<B> {
         }
     }
 
+    /// Forgets what a log holds of the offsets from `from` up to `to`.
+    pub fn forget_between(&mut self, log: LogKey, from: Offset, to: Offset) {
+        let runs = self.runs.range((log, Offset(i64::MIN))..(log, to));
+        let within = runs.filter(|(_, entry)| entry.run.next() > from);
+        let keys: Vec<Key> = within.map(|(key, _)| *key).collect();
+        for key in keys {
+            self.remove(key);
+        }
+    }
+
     fn remove(&mut self, key: Key) {
         if let Some(entry) = self.runs.remove(&key) {
             self.by_use.remove(&entry.used);
@@ -182,6 +192,20 @@ mod tests {
         assert!(cache.find(1, Offset(30)).is_none());
         assert!(cache.find(2, Offset(5)).is_none());
         assert_eq!(cache.size(), 200);
+    }
+
+    #[test]
+    fn what_is_replaced_is_forgotten() {
+        let mut cache = Cache::new(1000);
+        for base in [0, 10, 20, 30] {
+            cache.insert(1, run(base, base + 10, 100), 100);
+        }
+        cache.insert(2, run(10, 20, 100), 100);
+        cache.forget_between(1, Offset(10), Offset(30));
+        let found = [0, 10, 20, 30].map(|at| cache.find(1, Offset(at)).is_some());
+        assert_eq!(found, [true, false, false, true]);
+        assert!(cache.find(2, Offset(10)).is_some());
+        assert_eq!(cache.size(), 300);
     }
 
     #[test]

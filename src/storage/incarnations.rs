@@ -59,6 +59,13 @@ impl Incarnations {
         self.lives.last().expect("never empty").0
     }
 
+    /// Where the first life after life `number` began, as far as anything of it is left.
+    pub fn begun_after(&self, number: u64) -> Option<Offset> {
+        let mut lives = self.lives.iter();
+        let found = lives.find(|(_, other)| *other > number);
+        found.map(|(start, _)| *start)
+    }
+
     /// Begins a life at `start`; lives that began there or later leave nothing behind.
     pub fn begin(&mut self, start: Offset) {
         let number = self.current() + 1;
@@ -123,6 +130,8 @@ mod tests {
         assert_eq!(lives.entries(), vec![(0, 1), (4, 4)]);
         lives.begin(o(0));
         assert_eq!(lives.entries(), vec![(0, 5)]);
+        assert_eq!(lives.begun_after(4), Some(o(0)));
+        assert_eq!(lives.begun_after(5), None);
     }
 
     #[test]

@@ -47,7 +47,7 @@ impl<I: Io> Log<I> {
         }
     }
 
-    fn archived_index(&self, segment: &Segment) -> Option<IndexV1> {
+    pub(super) fn archived_index(&self, segment: &Segment) -> Option<IndexV1> {
         Some(IndexV1 {
             topic: *self.id.topic.0.as_bytes(),
             partition: self.id.partition.0,
@@ -59,10 +59,10 @@ impl<I: Io> Log<I> {
 
     /// Has a segment's index in memory.
     pub(super) async fn ensure_index(&self, base: Offset) -> Result<(), ReadError> {
-        let (end, generation) = {
+        let (end, era) = {
             let state = self.state.borrow();
             match state.segments.0.get(&base) {
-                Some(segment) if segment.index.is_none() => (segment.end, state.reading.generation),
+                Some(segment) if segment.index.is_none() => (segment.end, state.reading.era()),
                 _ => return Ok(()),
             }
         };
@@ -71,7 +71,7 @@ impl<I: Io> Log<I> {
             None => self.build_index(base, end).await?,
         };
         let state = &mut *self.state.borrow_mut();
-        if state.reading.generation == generation
+        if state.reading.era() == era
             && let Some(segment) = state.segments.0.get_mut(&base)
         {
             segment.index = Some(index);

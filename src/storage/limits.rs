@@ -69,3 +69,7 @@ pub const ZERO_FILL_WRITE: usize = 1 << 20;
 pub const DESCRIPTOR_RETRY_MS: u64 = 20;
 /// Attempts to open a segment for its writer while descriptors have run out.
 pub const DESCRIPTOR_ATTEMPTS: u64 = 500;
+/// Payload at which a chunk that compaction writes is closed, in bytes.
+pub const COMPACTED_PAYLOAD_SIZE: usize = 256 << 10;
+/// Size of one read of compaction, in bytes.
+pub const COMPACTION_READ_SIZE: usize = 512 << 10;

@@ -42,6 +42,10 @@ pub struct Log<I: Io> {
     pub(super) running: Cell<usize>,
     /// Held by whoever writes checkpoint slots.
     pub(super) slots: Rc<Lock>,
+    /// Compaction is at work.
+    pub(super) compacting: Cell<bool>,
+    /// The segment that compaction is putting another in the place of, and its file.
+    pub(super) replacing: RefCell<Option<(Offset, <I as Disk>::File)>>,
 }
 
 /// What a log remembers. Never borrowed across an await.
@@ -121,6 +125,8 @@ impl<I: Io> Log<I> {
             scheduled: Cell::new(false),
             running: Cell::new(0),
             slots: Rc::default(),
+            compacting: Cell::new(false),
+            replacing: RefCell::default(),
         });
         // A recovered end gets its mark, and rolled segments what was left undone.
         log.schedule();

@@ -21,6 +21,7 @@ pub mod limits;
 mod appender;
 mod cache;
 mod checkpoints;
+mod compaction;
 mod error;
 mod files;
 mod format;
@@ -43,7 +44,9 @@ mod wait;
 mod whole_file;
 mod writer;
 
+pub use compaction::{CompactionOptions, CompactionReport, Pace};
 pub use error::{LogError, ReadError};
+pub use format::segment::CompactionMark;
 pub use journal::Replay;
 pub use listener::{LogListener, RecoveryObserver, SnapshotRejected};
 pub use log::Log;

@@ -4,6 +4,7 @@ use std::{ops::Range, path::PathBuf, rc::Rc};
 
 use millstream_protocol::{LeaderEpoch, Offset};
 
+use super::format::segment::CompactionMark;
 use crate::io::Buffer;
 
 /// What a shard's storage is told at its start.
@@ -117,6 +118,8 @@ pub struct SegmentStats {
     pub first_append_ms: i64,
     /// Wall clock of its last append, or of its creation.
     pub last_append_ms: i64,
+    /// What compaction made of it, as far as is known: see [`super::Log::know_compaction`].
+    pub compaction: Option<CompactionMark>,
 }
 
 /// What a log takes up.

@@ -80,6 +80,7 @@ impl<I: Io> Log<I> {
             id: self.id,
             base,
             created_ms: io.wall_ms(),
+            compaction: None,
         };
         let mut block = io.buffer(BLOCK_SIZE);
         header.encode(block.bytes_mut());

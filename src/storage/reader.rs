@@ -108,16 +108,21 @@ impl<I: Io> Log<I> {
             return Ok(Some(run));
         }
         let done = self.with_reading(|reading| reading.begin(plan));
-        self.load_planned(plan, done).await.map(Some)
+        self.load_planned(plan, done).await
     }
 
+    /// `None` if the file was replaced by another meanwhile: look again.
     async fn load_planned(
         &self,
         plan: Plan,
         done: Rc<Signal>,
-    ) -> Result<Rc<Run<<I as Disk>::Buffer>>, ReadError> {
-        let result = self.load_run(plan).await.map(|(run, _)| run);
+    ) -> Result<Option<Rc<Run<<I as Disk>::Buffer>>>, ReadError> {
+        let result = self.load_run(plan).await.map(|(run, _)| Some(run));
         self.with_reading(|reading| reading.end(&done));
+        let replaced = self.with_reading(|reading| reading.era() != plan.era);
+        if result.is_err() && replaced {
+            return Ok(None);
+        }
         // A trim may have taken the file away meanwhile, and that is no fault of the disk.
         result.map_err(|error| self.check_range(plan.at).err().unwrap_or(error))
     }
@@ -130,7 +135,7 @@ impl<I: Io> Log<I> {
     /// come there in order.
     async fn plan(&self, at: Offset, ahead: Option<usize>) -> Result<Plan, ReadError> {
         let segment = self.segment_holding(at)?;
-        let stream = self.with_reading(|reading| reading.stream_at(at));
+        let (era, stream) = self.with_reading(|reading| (reading.era(), reading.stream_at(at)));
         let known = match stream {
             Some(stream) if stream.segment == segment => Some((at, stream.position)),
             _ if at == segment => Some((at, SEGMENT_HEADER_SIZE)),
@@ -143,7 +148,7 @@ impl<I: Io> Log<I> {
         let segment = state.segments.0.get(&segment).ok_or(ReadError::Closed)?;
         let chunk = known.unwrap_or_else(|| segment.place_of(at));
         let last = ahead.or(stream.map(|stream| stream.window));
-        Ok(Plan::new(at, segment, chunk, last))
+        Ok(Plan::new(at, segment, chunk, last, era))
     }
 
     fn segment_holding(&self, at: Offset) -> Result<Offset, ReadError> {
@@ -163,7 +168,6 @@ impl<I: Io> Log<I> {
     /// Reads forward from the planned position to the run that holds the wanted offset; gives the
     /// run and where it begins.
     async fn load_run(&self, plan: Plan) -> Result<(Rc<Run<<I as Disk>::Buffer>>, u64), ReadError> {
-        let generation = self.state.borrow().reading.generation;
         let (mut position, mut base, mut size) = (plan.position, plan.base, plan.size);
         loop {
             let left = self.bytes_left(plan.segment, position);
@@ -204,7 +208,7 @@ impl<I: Io> Log<I> {
                 chunks,
                 plan.in_order.then_some(plan.window),
             ));
-            if self.state.borrow().reading.generation == generation {
+            if self.state.borrow().reading.era() == plan.era {
                 self.remember(&plan, position, &run);
             }
             return Ok((run, position));
@@ -353,7 +357,8 @@ impl<I: Io> Log<I> {
                 let payload = &run.buffer.bytes()[chunk.payload.clone()];
                 let mut batches = run::batches(payload).map(|(header, _)| header);
                 let found = batches.find(|header| {
-                    header.next_offset() > at
+                    header.record_count > 0
+                        && header.next_offset() > at
                         && header.next_offset() <= chunk.next
                         && header.max_timestamp_ms >= timestamp_ms
                 });

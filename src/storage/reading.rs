@@ -19,6 +19,8 @@ pub(super) struct Reading {
     loading: Vec<Loading>,
     /// Rises with each truncation: what was read before it is not kept.
     pub generation: u64,
+    /// Segments that compaction replaced.
+    replaced: u64,
 }
 
 /// A read under way: whoever wants what it will bring waits for it.
@@ -59,12 +61,20 @@ pub(super) struct Plan {
     pub window: usize,
     /// Whether it belongs to a reader that goes in order.
     pub in_order: bool,
+    /// Of the files that it was made for: see [`Reading::era`].
+    pub era: u64,
 }
 
 impl Plan {
     /// A read of `segment` from a chunk on, for one who wants `at`; `last` is the size of the read
     /// before it, of a reader in order.
-    pub fn new(at: Offset, segment: &Segment, chunk: (Offset, u64), last: Option<usize>) -> Self {
+    pub fn new(
+        at: Offset,
+        segment: &Segment,
+        chunk: (Offset, u64),
+        last: Option<usize>,
+        era: u64,
+    ) -> Self {
         let (base, position) = chunk;
         let window = last.map_or(FIRST_READ_SIZE, |last| MAX_READ_SIZE.min(last * 2));
         let (size, until) = segment.cut_read(position, window);
@@ -77,6 +87,7 @@ impl Plan {
             until,
             window,
             in_order: last.is_some(),
+            era,
         }
     }
 
@@ -131,6 +142,17 @@ impl Reading {
     pub fn end(&mut self, done: &Rc<Signal>) {
         self.loading.retain(|other| !Rc::ptr_eq(&other.done, done));
         done.raise();
+    }
+
+    /// Positions in segments that were learnt in one era mean nothing in the next.
+    pub fn era(&self) -> u64 {
+        self.generation + self.replaced
+    }
+
+    /// Compaction replaced a segment by another.
+    pub fn replace(&mut self) {
+        self.streams.clear();
+        self.replaced += 1;
     }
 
     /// The log was truncated.

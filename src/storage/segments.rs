@@ -7,7 +7,11 @@ use millstream_protocol::Offset;
 use super::{
     SegmentStats,
     appender::{Placed, Position},
-    format::{checkpoint::SegmentV1, index::IndexEntryV1, segment::SEGMENT_HEADER_SIZE},
+    format::{
+        checkpoint::SegmentV1,
+        index::IndexEntryV1,
+        segment::{CompactionMark, SEGMENT_HEADER_SIZE},
+    },
     limits::INDEX_INTERVAL,
 };
 
@@ -51,6 +55,18 @@ impl Index {
     }
 }
 
+/// What compaction made of a segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Compacted {
+    /// Its first block was not looked at yet.
+    #[default]
+    Unknown,
+    /// Nothing.
+    Never,
+    /// This.
+    Marked(CompactionMark),
+}
+
 /// One segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Segment {
@@ -70,6 +86,8 @@ pub(super) struct Segment {
     pub last_append_ms: i64,
     /// Loaded when a reader needs it; always there for what was written or scanned by this process.
     pub index: Option<Index>,
+    /// What compaction made of it.
+    pub compacted: Compacted,
 }
 
 impl Segment {
@@ -84,6 +102,7 @@ impl Segment {
             first_append_ms: 0,
             last_append_ms: 0,
             index: Some(Index::default()),
+            compacted: Compacted::Unknown,
         }
     }
 
@@ -98,6 +117,7 @@ impl Segment {
             first_append_ms: summary.first_append_ms,
             last_append_ms: summary.last_append_ms,
             index,
+            compacted: Compacted::Unknown,
         }
     }
 
@@ -136,6 +156,7 @@ impl Segment {
         self.end = end.position;
         self.next = end.next;
         self.file_size = self.file_size.min(end.position);
+        self.compacted = Compacted::Unknown;
         if let Some(index) = &mut self.index {
             index.cut(end.position);
         }
@@ -182,6 +203,10 @@ impl Segment {
             max_timestamp_ms: self.max_timestamp_ms,
             first_append_ms: self.first_append_ms,
             last_append_ms: self.last_append_ms,
+            compaction: match self.compacted {
+                Compacted::Unknown | Compacted::Never => None,
+                Compacted::Marked(mark) => Some(mark),
+            },
         }
     }
 }

@@ -166,7 +166,8 @@ impl<I: Io> Log<I> {
 
     pub(super) async fn shut(&self, snapshot: Vec<u8>) -> Result<(), LogError> {
         let result = self.settle(snapshot).await;
-        self.changed.wait_until(|| self.running.get() == 0).await;
+        let still = || self.running.get() == 0 && !self.compacting.get();
+        self.changed.wait_until(still).await;
         let files = self.storage.files.borrow_mut().take_log(self.key);
         for file in files {
             // Everything that matters was flushed; nobody could do anything about it either.
@@ -241,7 +242,8 @@ impl<I: Io> Log<I> {
         self.storage.free_room(abandoned);
         self.storage.journal.notify();
         self.changed.raise();
-        self.changed.wait_until(|| self.running.get() == 0).await;
+        let still = || self.running.get() == 0 && !self.compacting.get();
+        self.changed.wait_until(still).await;
         let _held = self.slots.hold().await;
         self.storage.files.borrow_mut().forget_log(self.key);
         self.storage

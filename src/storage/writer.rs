@@ -237,6 +237,11 @@ impl<I: Io> Log<I> {
 
     /// The open file of a segment. Waits a while for a descriptor.
     pub(super) async fn file(&self, segment: Offset) -> io::Result<<I as Disk>::File> {
+        // A file whose name is being given to another stays the segment until that is durable.
+        let replacing = self.replacing.borrow().clone();
+        if let Some((_, file)) = replacing.filter(|(base, _)| *base == segment) {
+            return Ok(file);
+        }
         let open = self.storage.files.borrow_mut().find(self.key, segment);
         if let Some(file) = open {
             return Ok(file);

@@ -2,6 +2,7 @@
 //! to a plain value, and the two compared after each.
 
 mod cold;
+mod compaction;
 mod log;
 #[path = "../crash/oracle.rs"]
 #[expect(dead_code, reason = "made for the crash tests, which use all of it")]

@@ -7,7 +7,7 @@ use super::{
     checkpoint::{CheckpointV1, PositionV1, SegmentV1},
     chunk::{CHUNK_HEADER_SIZE, ChunkHeader},
     index::{IndexEntryV1, IndexV1},
-    segment::SegmentHeader,
+    segment::{CompactionMark, SegmentHeader},
 };
 
 fn id() -> TopicPartition {
@@ -58,10 +58,24 @@ fn segment_header() {
         id: id(),
         base: Offset(42),
         created_ms: 1_700_000_000_000,
+        compaction: None,
     };
     let mut block = [0; 4096];
     header.encode(&mut block);
     assert_eq!(hex(&block), include_str!("golden/segment.hex").trim());
+    let mark = CompactionMark {
+        clean_end: Offset(50),
+        clean_since_ms: 1_700_000_000_002,
+        tombstones: 3,
+        incarnation: 2,
+    };
+    let compacted = SegmentHeader {
+        compaction: Some(mark),
+        ..header
+    };
+    compacted.encode(&mut block);
+    let golden = include_str!("golden/segment-compacted.hex");
+    assert_eq!(hex(&block), golden.trim());
 }
 
 #[test]

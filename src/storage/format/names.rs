@@ -44,6 +44,12 @@ pub fn index_path(dir: &Path, base: Offset) -> PathBuf {
     dir.join(format!("{base:020}.index", base = base.0))
 }
 
+/// What compaction writes, before it takes a segment's place.
+#[must_use]
+pub fn compacting_path(dir: &Path, base: Offset) -> PathBuf {
+    dir.join(format!("{base:020}.compacting", base = base.0))
+}
+
 /// One of the two checkpoint slots.
 #[must_use]
 pub fn checkpoint_path(dir: &Path, slot: usize) -> PathBuf {
@@ -57,6 +63,8 @@ pub enum FileKind {
     Segment(Offset),
     /// An index and its segment's base offset.
     Index(Offset),
+    /// What compaction had written of a segment, by its base offset.
+    Compacting(Offset),
     /// A checkpoint slot.
     Checkpoint(usize),
 }
@@ -80,6 +88,7 @@ pub fn file_kind(path: &Path) -> Option<FileKind> {
     match extension {
         "log" => Some(FileKind::Segment(base)),
         "index" => Some(FileKind::Index(base)),
+        "compacting" => Some(FileKind::Compacting(base)),
         _ => None,
     }
 }
@@ -103,6 +112,10 @@ mod tests {
         assert_eq!(
             kind(index_path(dir, Offset(42))),
             Some(FileKind::Index(Offset(42)))
+        );
+        assert_eq!(
+            kind(compacting_path(dir, Offset(42))),
+            Some(FileKind::Compacting(Offset(42)))
         );
         assert_eq!(kind(checkpoint_path(dir, 1)), Some(FileKind::Checkpoint(1)));
         for other in ["x", "checkpoint.2", "42.log", "00000000000000000042.tmp"] {

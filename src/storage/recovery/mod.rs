@@ -11,6 +11,7 @@
 //! What was read is flushed before it counts as durable: the last process may have died between its
 //! write and its flush. Running a recovery again on what it left finds the same log.
 
+mod compacted;
 mod scan;
 mod search;
 mod start;
@@ -115,6 +116,8 @@ struct Recovery<'a, I: Io> {
     listed: Vec<Offset>,
     /// The same of index files.
     indexes: Vec<Offset>,
+    /// The same of what compaction was writing.
+    compacting: Vec<Offset>,
 }
 
 /// Recovers the log in `dir`.
@@ -141,6 +144,7 @@ pub(super) async fn recover<I: Io>(
         dir,
         listed: listing.segments.clone(),
         indexes: listing.indexes.clone(),
+        compacting: listing.compacting.clone(),
     };
     let start = recovery.start(&listing).await?;
     let blank = start.damage.is_none() && start.is_blank() && recovery.listed.is_empty();

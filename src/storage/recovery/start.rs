@@ -28,6 +28,7 @@ use crate::{
 pub(super) struct Listing {
     pub segments: Vec<Offset>,
     pub indexes: Vec<Offset>,
+    pub compacting: Vec<Offset>,
     pub slots: [bool; 2],
 }
 
@@ -40,6 +41,7 @@ pub(super) async fn list<D: Disk>(disk: &D, dir: &Path) -> Result<Option<Listing
     let mut listing = Listing {
         segments: Vec::new(),
         indexes: Vec::new(),
+        compacting: Vec::new(),
         slots: [false; 2],
     };
     for kind in paths.iter().filter_map(|path| names::file_kind(path)) {
@@ -47,6 +49,7 @@ pub(super) async fn list<D: Disk>(disk: &D, dir: &Path) -> Result<Option<Listing
             FileKind::Segment(base) => listing.segments.push(base),
             FileKind::Checkpoint(slot) => listing.slots[slot] = true,
             FileKind::Index(base) => listing.indexes.push(base),
+            FileKind::Compacting(base) => listing.compacting.push(base),
         }
     }
     listing.segments.sort_unstable();
@@ -177,21 +180,26 @@ impl<I: Io> Recovery<'_, I> {
         };
         for summary in &checkpoint.rolled {
             let base = Offset(summary.base);
-            let segment = |size| Segment::restored(summary, size, None);
-            if !self
-                .restore_segment(&mut start, base, summary.end, segment)
-                .await?
+            let size = self.segment_size(base).await?;
+            let lives = &start.incarnations;
+            let mut restored = Segment::restored(summary, size, None);
+            if size != summary.end
+                && let Some(segment) = self.compacted_since(summary, size, lives).await?
             {
+                restored = segment;
+            }
+            let needed = restored.end;
+            if !self.restore_segment(&mut start, restored, needed) {
                 return Ok(start);
             }
         }
         let at_its_start = from.position <= SEGMENT_HEADER_SIZE;
         if !at_its_start || self.listed.contains(&from.segment) {
             let index = Some(Index(checkpoint.index.clone()));
-            let segment = |size| Segment::restored(&checkpoint.active, size, index);
+            let size = self.segment_size(from.segment).await?;
             let needed = if at_its_start { 0 } else { from.position };
-            let restored = self.restore_segment(&mut start, from.segment, needed, segment);
-            if !restored.await? {
+            let segment = Segment::restored(&checkpoint.active, size, index);
+            if !self.restore_segment(&mut start, segment, needed) {
                 return Ok(start);
             }
         }
@@ -199,22 +207,20 @@ impl<I: Io> Recovery<'_, I> {
         Ok(start)
     }
 
+    /// Size of a segment's file, 0 if there is none.
+    async fn segment_size(&self, base: Offset) -> Result<u64, LogError> {
+        if !self.listed.contains(&base) {
+            return Ok(0);
+        }
+        self.file_size(&names::segment_path(self.dir, base)).await
+    }
+
     /// Adds a segment that the checkpoint names, if its file is there and long enough; else that is
     /// damage, and false.
-    async fn restore_segment(
-        &self,
-        start: &mut Start,
-        base: Offset,
-        needed: u64,
-        segment: impl FnOnce(u64) -> Segment,
-    ) -> Result<bool, LogError> {
-        let path = names::segment_path(self.dir, base);
-        let size = if self.listed.contains(&base) {
-            self.file_size(&path).await?
-        } else {
-            0
-        };
-        if size < needed || !self.listed.contains(&base) {
+    fn restore_segment(&self, start: &mut Start, segment: Segment, needed: u64) -> bool {
+        let base = segment.base;
+        if segment.file_size < needed || !self.listed.contains(&base) {
+            let path = names::segment_path(self.dir, base);
             let reason = "the file is shorter than its last checkpoint says, or missing";
             start.damage = Some(damage(base, &path, reason));
             start.from = Position {
@@ -222,10 +228,10 @@ impl<I: Io> Recovery<'_, I> {
                 position: SEGMENT_HEADER_SIZE,
                 next: base,
             };
-            return Ok(false);
+            return false;
         }
-        start.segments.0.insert(base, segment(size));
-        Ok(true)
+        start.segments.0.insert(base, segment);
+        true
     }
 
     pub(super) async fn file_size(&self, path: &Path) -> Result<u64, LogError> {

@@ -105,6 +105,12 @@ impl<I: Io> Recovery<'_, I> {
             let removed = remove_segment_files(self.io, self.dir, *base).await;
             removed.map_err(failed("removing", &names::segment_path(self.dir, *base)))?;
         }
+        for base in &self.compacting {
+            // It never came to take the segment's place.
+            let path = names::compacting_path(self.dir, *base);
+            let removed = self.io.remove_file(&path).await;
+            removed.map_err(failed("removing", &path))?;
+        }
         Ok(())
     }
 
