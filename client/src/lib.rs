@@ -55,9 +55,9 @@ pub use millstream_protocol::{
     },
 };
 pub use producer::{
-    Consistent, ConsistentRandom, Delivered, Delivery, Murmur2, PartitionChoice, Partitioner,
-    Producer, ProducerBuilder, ProducerRecord, RecordView, RoundRobin, TopicPartitions,
-    TrySendError,
+    Consistent, ConsistentRandom, Delivered, Delivery, Linger, Murmur2, PartitionChoice,
+    Partitioner, Producer, ProducerBuilder, ProducerRecord, RecordView, RoundRobin,
+    TopicPartitions, TrySendError,
 };
 
 /// The pure machines and what they speak of, for simulations that bring a shell of their own. Not

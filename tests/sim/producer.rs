@@ -12,7 +12,7 @@ use std::{
 use futures_util::future::select;
 use millstream::io::{Clock as _, Io as _, Random, Signal, TaskClass, Tasks as _, sim::SimIo};
 use millstream_client::{
-    Compression, ProduceError, ProducerRecord, RequestError,
+    Compression, Linger, ProduceError, ProducerRecord, RequestError,
     machines::{
         Leader, Node, Topic,
         producer::{
@@ -71,7 +71,10 @@ impl Producer {
     pub fn start(io: &SimIo, number: u32, plan: Plan, oracle: &Rc<RefCell<Oracle>>) -> Rc<Self> {
         let mut random = Random::new(io.random_u64());
         let config = Config {
-            linger: Duration::from_millis(random.below(20)),
+            linger: match random.index(3) {
+                0 => Linger::Auto,
+                _ => Linger::Fixed(Duration::from_millis(random.below(20))),
+            },
             batch_size: [200, 4 << 10, 40 << 10][random.index(3)],
             buffer_memory: 256 << 10,
             max_request_size: 100 << 10,

@@ -8,7 +8,7 @@ use millstream_protocol::{
 };
 
 use super::{
-    Producer,
+    Linger, Producer,
     machine::{Config, MAX_IDEMPOTENT_IN_FLIGHT},
     partitioner::{Partitioner, Partitioning},
 };
@@ -24,7 +24,7 @@ const DEFAULT_IN_FLIGHT: usize = 16;
 #[derive(Clone, Debug)]
 pub struct ProducerBuilder {
     client: Client,
-    linger: Duration,
+    linger: Linger,
     batch_size: usize,
     compression: Compression,
     idempotent: bool,
@@ -40,7 +40,7 @@ impl ProducerBuilder {
         Self {
             request_timeout: client.shared.request_timeout,
             client,
-            linger: Duration::ZERO,
+            linger: Linger::default(),
             batch_size: 64 << 10,
             compression: Compression::None,
             idempotent: true,
@@ -60,10 +60,10 @@ impl ProducerBuilder {
     }
 
     /// How long a batch waits for company. 0 by default: records are batched by what gathers while
-    /// earlier requests are in flight.
+    /// earlier requests are in flight. [`Linger::Auto`] lets the traffic decide.
     #[must_use]
-    pub fn linger(mut self, linger: Duration) -> Self {
-        self.linger = linger;
+    pub fn linger(mut self, linger: impl Into<Linger>) -> Self {
+        self.linger = linger.into();
         self
     }
 

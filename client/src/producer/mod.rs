@@ -6,6 +6,7 @@
 mod builder;
 pub(crate) mod delivery;
 mod driver;
+pub(crate) mod linger;
 pub(crate) mod machine;
 pub(crate) mod partitioner;
 mod record;
@@ -21,6 +22,7 @@ use tokio::sync::Notify;
 
 pub use builder::ProducerBuilder;
 pub use delivery::Delivery;
+pub use linger::Linger;
 pub use partitioner::{
     Consistent, ConsistentRandom, Murmur2, PartitionChoice, Partitioner, RecordView, RoundRobin,
     TopicPartitions,

@@ -14,7 +14,10 @@ use super::{
     place::Place,
     sticky::Sticky,
 };
-use crate::{metadata::Topic, producer::record::ProducerRecord};
+use crate::{
+    metadata::{Leader, Topic},
+    producer::{linger::Linger, record::ProducerRecord},
+};
 
 /// A record that was taken.
 #[derive(Debug)]
@@ -52,7 +55,7 @@ impl<H: Clone + Default> Machine<H> {
     /// millions of records a second would take a tenth of a core.
     pub fn append(
         &mut self,
-        now: impl FnOnce() -> Duration,
+        now: impl Fn() -> Duration,
         record: &ProducerRecord,
         timestamp_ms: i64,
     ) -> Result<Appended<H>, Refusal> {
@@ -119,6 +122,11 @@ impl<H: Clone + Default> Machine<H> {
         if batch.size >= self.config.batch_size {
             batch.seal();
             wake = true;
+        } else if self.config.linger == Linger::Auto
+            && let Some(Leader { node, .. }) = partition.leader
+            && (self.in_flight.get(&node)).is_some_and(|it| *it < self.config.max_in_flight)
+        {
+            wake = wake || self.pacing.is_over(now, node, batch.record_count);
         }
         self.buffered += charged;
         Ok(Appended {

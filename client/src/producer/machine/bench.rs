@@ -13,7 +13,7 @@ use super::{Action, Config, Event, Identity, Machine, ProduceSend, Refusal, Requ
 use crate::{
     error::{ProduceError, RequestError},
     metadata::{Leader, Node, Topic},
-    producer::{partitioner::Partitioning, record::ProducerRecord},
+    producer::{linger::Linger, partitioner::Partitioning, record::ProducerRecord},
 };
 
 type Handle = Rc<()>;
@@ -22,7 +22,7 @@ pub(super) const TOPIC: TopicId = TopicId(uuid::Uuid::from_u128(1));
 
 pub(super) fn config() -> Config {
     Config {
-        linger: Duration::ZERO,
+        linger: Linger::default(),
         batch_size: 1000,
         buffer_memory: 10_000,
         max_request_size: 5000,

@@ -9,7 +9,7 @@ use super::{
     batch::{BatchState, Payload, RequestId, Stamp, sequence_after},
     partition::{Conditions, Readiness},
 };
-use crate::metadata::Node;
+use crate::{metadata::Node, producer::linger::Linger};
 
 /// Up to so many bytes a request takes several batches of a partition.
 const SHARED_REQUEST_SIZE: usize = 64 << 10;
@@ -18,7 +18,10 @@ impl<H: Clone + Default> Machine<H> {
     pub(super) fn conditions(&self, now: Duration) -> Conditions {
         Conditions {
             now,
-            linger: self.config.linger,
+            linger: match self.config.linger {
+                Linger::Fixed(linger) => linger,
+                Linger::Auto => Duration::ZERO,
+            },
             flush_before: self.flush_before,
             hurry: self.hurry,
             idempotent: self.config.idempotent,
@@ -85,6 +88,9 @@ impl<H: Clone + Default> Machine<H> {
                         continue;
                     }
                     let next = &partition.batches[partition.in_flight];
+                    if self.paced_until(now, node, next).is_some() {
+                        continue;
+                    }
                     let (size, group) = groups.entry(node).or_default();
                     if group.is_empty() || *size + next.wire_size() <= self.config.max_request_size
                     {
@@ -116,7 +122,13 @@ impl<H: Clone + Default> Machine<H> {
         self.fill_up(now, node, request, (partitions, size), &mut parcels);
         let batches = parcels.iter().map(|it| (it.partition, it.batch)).collect();
         *self.in_flight.entry(node).or_default() += 1;
-        self.requests.insert(request, SentRequest { node, batches });
+        self.pacing.sent(now, node);
+        let sent = SentRequest {
+            node,
+            sent_at: now,
+            batches,
+        };
+        self.requests.insert(request, sent);
         ProduceSend {
             request,
             node,

@@ -17,6 +17,7 @@
 mod append;
 mod batch;
 mod drain;
+mod pacing;
 mod partition;
 mod place;
 mod settle;
@@ -24,6 +25,8 @@ mod sticky;
 
 #[cfg(test)]
 mod bench;
+#[cfg(test)]
+mod linger_tests;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
@@ -46,11 +49,13 @@ pub use self::{
 };
 use self::{
     batch::Batch,
+    pacing::Pacing,
     partition::{Partition, Readiness},
     sticky::Sticky,
 };
 use super::{
     delivery::BatchPlace,
+    linger::Linger,
     partitioner::{Partitioner, Partitioning},
 };
 use crate::{
@@ -66,7 +71,7 @@ pub const MAX_IDEMPOTENT_IN_FLIGHT: usize = millstream_protocol::limits::MAX_BAT
 /// The settings that decide anything here.
 #[derive(Clone, Debug)]
 pub struct Config {
-    pub linger: Duration,
+    pub linger: Linger,
     pub batch_size: usize,
     pub buffer_memory: usize,
     /// Most bytes of one request, unless its first batch alone is larger.
@@ -158,6 +163,7 @@ pub struct Machine<H> {
     idled: bool,
     in_flight: BTreeMap<Node, usize>,
     requests: BTreeMap<RequestId, SentRequest>,
+    pacing: Pacing,
     identity: IdentityState,
     /// Bytes of all batches.
     buffered: usize,
@@ -182,6 +188,7 @@ struct TopicState<H> {
 #[derive(Debug)]
 struct SentRequest {
     node: Node,
+    sent_at: Duration,
     batches: Vec<(TopicPartition, BatchId)>,
 }
 
@@ -233,6 +240,7 @@ impl<H: Clone + Default> Machine<H> {
             idled: false,
             in_flight: BTreeMap::new(),
             requests: BTreeMap::new(),
+            pacing: Pacing::default(),
             identity: IdentityState::None,
             buffered: 0,
             hurry: false,
@@ -285,8 +293,13 @@ impl<H: Clone + Default> Machine<H> {
                 next.filter(|batch| !batch.is_in_flight())
                     .map(|batch| batch.created_at + self.config.delivery_timeout),
             );
-            if let Readiness::Until(until) = partition.readiness(&conditions) {
-                deadlines.push(until);
+            match partition.readiness(&conditions) {
+                Readiness::Until(until) => deadlines.push(until),
+                Readiness::Ready(node) => {
+                    let next = &partition.batches[partition.in_flight];
+                    deadlines.extend(self.paced_until(now, node, next));
+                }
+                Readiness::Blocked | Readiness::NoLeader | Readiness::NoIdentity => {}
             }
         }
         deadlines.extend(self.lookups.deadline());

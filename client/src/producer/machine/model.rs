@@ -24,7 +24,7 @@ use super::{
 use crate::{
     error::{ProduceError, RequestError},
     metadata::Node,
-    producer::{delivery::BatchPlace, record::ProducerRecord},
+    producer::{delivery::BatchPlace, linger::Linger, record::ProducerRecord},
 };
 
 const PARTITIONS: u32 = 2;
@@ -380,13 +380,17 @@ proptest! {
     #[test]
     fn nothing_is_lost_repeated_or_reordered(
         steps in proptest::collection::vec(step(), 0..150),
-        linger_ms in prop_oneof![Just(0), Just(50)],
+        linger in prop_oneof![
+            Just(Linger::Auto),
+            Just(Linger::Fixed(Duration::ZERO)),
+            Just(Linger::Fixed(Duration::from_millis(50))),
+        ],
         delivery_timeout_ms in prop_oneof![Just(400), Just(600_000)],
         idempotent in prop::bool::weighted(0.8),
         max_in_flight in 1..=super::MAX_IDEMPOTENT_IN_FLIGHT,
     ) {
         let mut settings = config();
-        settings.linger = Duration::from_millis(linger_ms);
+        settings.linger = linger;
         settings.delivery_timeout = Duration::from_millis(delivery_timeout_ms);
         settings.idempotent = idempotent;
         settings.max_in_flight = max_in_flight;

@@ -49,6 +49,10 @@ impl<H: Clone + Default> Machine<H> {
         results: Vec<ProducePartitionResult>,
         actions: &mut Vec<Action<H>>,
     ) {
+        if let Some(sent) = self.requests.get(&request) {
+            let took = now.saturating_sub(sent.sent_at);
+            self.pacing.answered(sent.node, took);
+        }
         let batches = self.request_ended(request);
         let mut gone = Vec::new();
         let mut results = results.into_iter();

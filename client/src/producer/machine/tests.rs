@@ -41,7 +41,7 @@ fn the_first_record_goes_at_once_and_what_gathers_goes_together() {
 #[test]
 fn a_full_batch_is_sealed_and_linger_holds_the_others_back() {
     let mut settings = config();
-    settings.linger = Duration::from_millis(20);
+    settings.linger = Duration::from_millis(20).into();
     let mut bench = Bench::ready(settings);
     assert_eq!(bench.append(0, "small"), Ok(true));
     assert_eq!(bench.tick(0), [""; 0]);
@@ -241,7 +241,7 @@ fn what_takes_too_long_fails_and_says_whether_it_may_be_written() {
 #[test]
 fn the_buffer_is_bounded_and_a_wait_for_room_ends_lingering() {
     let mut settings = config();
-    settings.linger = Duration::from_secs(1);
+    settings.linger = Duration::from_secs(1).into();
     settings.buffer_memory = 1600;
     let mut bench = Bench::ready(settings);
     assert_eq!(bench.append(0, &big("x")), Ok(true));
@@ -283,7 +283,7 @@ fn a_topic_that_is_gone_fails_all_that_was_meant_for_it() {
 #[test]
 fn nothing_is_taken_after_close_and_what_is_there_goes() {
     let mut settings = config();
-    settings.linger = Duration::from_secs(1);
+    settings.linger = Duration::from_secs(1).into();
     let mut bench = Bench::ready(settings);
     assert_eq!(bench.append(0, "a"), Ok(true));
     assert_eq!(bench.apply(Event::Closed), ["send 1 to 0: p0 e1 7@0 [a]"]);
