@@ -25,6 +25,7 @@ mod host;
 mod html;
 mod interrupt;
 mod lane;
+mod linger;
 mod load;
 mod meter;
 mod modes;

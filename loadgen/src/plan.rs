@@ -394,7 +394,7 @@ fn produce_settings(writing: &Writing, durability: &str) -> ProduceSettings {
         keys: writing.keys.to_string(),
         compressible: writing.compressible,
         batch_size: writing.batch_size,
-        linger_ms: writing.linger.as_secs_f64() * 1e3,
+        linger_ms: writing.linger,
         buffer_memory: writing.buffer_memory,
         in_flight: writing.in_flight,
         rate: writing.rate,

@@ -63,7 +63,7 @@ impl ProducerPlan {
         let size = |bytes: u64| usize::try_from(bytes).context("a size is too large");
         let producer = client
             .producer()
-            .linger(writing.linger)
+            .linger(writing.linger.0)
             .batch_size(size(writing.batch_size)?)
             .buffer_memory(size(writing.buffer_memory)?)
             .compression(writing.codec())

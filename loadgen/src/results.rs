@@ -8,6 +8,7 @@ use crate::{
     durability::Durability,
     figures::Figures,
     host::HostFacts,
+    linger::LingerTime,
     verify::Verdict,
 };
 
@@ -188,8 +189,8 @@ pub struct ProduceSettings {
     pub compressible: f64,
     /// Bytes at which a batch is full.
     pub batch_size: u64,
-    /// Milliseconds a batch waits.
-    pub linger_ms: f64,
+    /// Milliseconds a batch waits, or "auto".
+    pub linger_ms: LingerTime,
     /// Most unacknowledged bytes of a connection.
     pub buffer_memory: u64,
     /// Most unacknowledged records of a connection.

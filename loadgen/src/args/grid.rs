@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::WriteArgs;
+use crate::linger::LingerTime;
 use crate::units::{parse_count, parse_duration, parse_percent, parse_size};
 
 /// A rate on one axis of a sweep.
@@ -21,9 +22,10 @@ pub enum RatePoint {
 /// A sweep.
 #[derive(Clone, Debug, Args)]
 pub struct SweepArgs {
-    /// How long batches wait, one value or several [default: --linger, or else 0,2ms]
-    #[arg(long, value_name = "TIME,...", value_delimiter = ',', value_parser = parse_duration)]
-    pub lingers: Vec<Duration>,
+    /// How long batches wait, one value or several, auto among them [default: --linger, or else
+    /// 0,2ms]
+    #[arg(long, value_name = "TIME,...", value_delimiter = ',')]
+    pub lingers: Vec<LingerTime>,
     /// Bytes at which batches are full [default: --batch-size, or else 16KiB,256KiB]
     #[arg(long, value_name = "SIZE,...", value_delimiter = ',', value_parser = parse_size)]
     pub batch_sizes: Vec<u64>,

@@ -1,7 +1,5 @@
 //! Which records are written, and how: every flag may also come from a workload file.
 
-use std::time::Duration;
-
 use anyhow::Result;
 use clap::Args;
 
@@ -10,8 +8,9 @@ use super::{
     workload_file::WorkloadFile,
 };
 use crate::{
+    linger::LingerTime,
     pace::Arrivals,
-    units::{parse_count, parse_duration, parse_percent, parse_size},
+    units::{parse_count, parse_percent, parse_size},
     workload::{Keys, Sizes},
 };
 
@@ -41,9 +40,10 @@ pub struct ProduceArgs {
     /// Bytes at which a batch is full [default: 64KiB]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub batch_size: Option<u64>,
-    /// How long a batch waits for more records [default: 0]
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
-    pub linger: Option<Duration>,
+    /// How long a batch waits for more records: a time, or auto, which the traffic decides
+    /// [default: 0]
+    #[arg(long, value_name = "TIME|auto")]
+    pub linger: Option<LingerTime>,
     /// Most unacknowledged bytes of one connection [default: 32MiB]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub buffer_memory: Option<u64>,
@@ -91,7 +91,7 @@ impl ProduceArgs {
         file.fill("compressible", &mut self.compressible, parse_percent)?;
         file.fill_word("compression", &mut self.compression)?;
         file.fill("batch-size", &mut self.batch_size, parse_size)?;
-        file.fill("linger", &mut self.linger, parse_duration)?;
+        file.fill("linger", &mut self.linger, str::parse)?;
         file.fill("buffer-memory", &mut self.buffer_memory, parse_size)?;
         file.fill("in-flight", &mut self.in_flight, parse_count)?;
         file.fill("rate", &mut self.rate, parse_count)?;

@@ -1,7 +1,7 @@
 //! The figures of a document that can be compared, by name.
 
 use crate::{
-    modes::{curves, show_linger, show_size, wanted},
+    modes::{curves, show_size, wanted},
     results::{Document, RunResult},
     units::{show_bytes, show_rounded, show_us},
 };
@@ -56,7 +56,7 @@ pub fn measures(document: &Document) -> Vec<(Measure, f64)> {
         of_run(&mut found, "", run);
     }
     for curve in curves(&document.points) {
-        let (linger, batch) = (show_linger(curve.linger_ms), show_size(curve.batch_size));
+        let (linger, batch) = (curve.linger_ms, show_size(curve.batch_size));
         // Rates that are parts of the fastest differ from run to run: their order is what stays.
         for (index, run) in curve.points.iter().enumerate() {
             let rate = match wanted(run) {

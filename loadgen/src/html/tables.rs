@@ -139,7 +139,7 @@ fn records(produce: &ProduceSettings, is_one: bool) -> Rows {
     }
     if is_one {
         rows.push(("batch size", show_bytes(as_f64(produce.batch_size))));
-        rows.push(("linger", format!("{} ms", produce.linger_ms)));
+        rows.push(("linger", produce.linger_ms.to_string()));
         rows.push((
             "rate",
             match produce.rate {

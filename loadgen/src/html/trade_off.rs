@@ -10,7 +10,7 @@ use super::{
     tables::tile,
 };
 use crate::{
-    modes::{curves, show_linger, show_size, throughput},
+    modes::{curves, show_size, throughput},
     results::{Document, RunResult},
     units::{show_axis_us, show_bytes, show_count, show_rounded, show_short, show_us},
 };
@@ -185,7 +185,7 @@ fn row(html: &mut String, run: &RunResult, is_knee: bool) {
         (true, false) => "",
     };
     let cells = [
-        show_linger(settings.map_or(0.0, |it| it.linger_ms)),
+        settings.map_or_else(String::new, |it| it.linger_ms.to_string()),
         show_size(settings.map_or(0, |it| it.batch_size)),
         wanted,
         or_dash(total.map(|it| show_rounded(it.records_per_second))),

@@ -6,6 +6,6 @@ mod saturate;
 mod search;
 mod sweep;
 
-pub use points::{show_linger, show_size};
+pub use points::show_size;
 pub use saturate::Saturate;
 pub use sweep::{Sweep, curves, throughput, wanted};

@@ -1,8 +1,6 @@
 //! The runs of a sweep or a search: each with a topic of its own, which is gone afterwards, so that
 //! none finds what another left; and a line for each.
 
-use std::time::Duration;
-
 use anyhow::Result;
 
 use crate::{
@@ -92,7 +90,7 @@ fn header() -> String {
 
 fn line(result: &RunResult) -> String {
     let settings = result.settings.produce.as_ref();
-    let linger = settings.map_or(0.0, |it| it.linger_ms);
+    let linger = settings.map(|it| it.linger_ms).unwrap_or_default();
     let batch = settings.map_or(0, |it| it.batch_size);
     let wanted = match settings.map_or(0, |it| it.rate) {
         0 => "max".to_owned(),
@@ -107,7 +105,7 @@ fn line(result: &RunResult) -> String {
     let absent = || "-".to_owned();
     format!(
         "{:>8} {:>9} {wanted:>11} {:>11} {:>8.1} {:>8} {:>8} {:>8} {:>8} {:>10} {:>9}{}",
-        show_linger(linger),
+        linger,
         show_size(batch),
         total.map_or_else(absent, |it| show_rounded(it.records_per_second)),
         total.map_or(0.0, |it| it.mb_per_second),
@@ -140,17 +138,6 @@ pub fn keeps_up(result: &RunResult) -> bool {
 /// Records under way at the start and the end, and chance, make a rate this inexact.
 const KEPT_UP: f64 = 0.97;
 
-/// `0`, `500 us`, `2 ms`.
-#[must_use]
-pub fn show_linger(ms: f64) -> String {
-    let us = Duration::from_secs_f64(ms.max(0.0) / 1e3).as_micros();
-    match us {
-        0 => "0".to_owned(),
-        us if us % 1_000 == 0 => format!("{} ms", us / 1_000),
-        us => format!("{us} us"),
-    }
-}
-
 /// `64 KiB` where that is exact, else bytes.
 #[must_use]
 pub fn show_size(bytes: u64) -> String {
@@ -168,9 +155,6 @@ mod tests {
 
     #[test]
     fn settings_are_short() {
-        assert_eq!(show_linger(0.0), "0");
-        assert_eq!(show_linger(0.5), "500 us");
-        assert_eq!(show_linger(5.0), "5 ms");
         assert_eq!(show_size(65_536), "64 KiB");
         assert_eq!(show_size(1 << 20), "1 MiB");
         assert_eq!(show_size(1000), "1000 B");

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use millstream_client::Linger;
 
 use super::{
     knee::knee,
-    points::{Points, show_linger, show_size},
+    points::{Points, show_size},
 };
 use crate::{
     args::{RatePoint, SweepArgs, WriteArgs},
+    linger::LingerTime,
     load::{Kind, Load, usage},
     results::RunResult,
     run::Stage,
@@ -17,7 +19,10 @@ use crate::{
     workload::{Extent, Writing, fill},
 };
 
-const DEFAULT_LINGERS: [Duration; 2] = [Duration::ZERO, Duration::from_millis(2)];
+const DEFAULT_LINGERS: [Linger; 2] = [
+    Linger::Fixed(Duration::ZERO),
+    Linger::Fixed(Duration::from_millis(2)),
+];
 const DEFAULT_BATCH_SIZES: [u64; 2] = [16 << 10, 256 << 10];
 const DEFAULT_DURATION: Duration = Duration::from_secs(3);
 const DEFAULT_WARM_UP: Duration = Duration::from_secs(1);
@@ -28,7 +33,7 @@ pub struct Sweep {
     /// What is the same.
     pub base: Load,
     writing: Writing,
-    lingers: Vec<Duration>,
+    lingers: Vec<LingerTime>,
     batch_sizes: Vec<u64>,
     rates: Vec<RatePoint>,
 }
@@ -36,8 +41,8 @@ pub struct Sweep {
 /// Points with the same batches.
 #[derive(Clone, Debug)]
 pub struct Curve<'a> {
-    /// How long batches wait, in milliseconds.
-    pub linger_ms: f64,
+    /// How long batches wait.
+    pub linger_ms: LingerTime,
     /// Bytes at which they are full.
     pub batch_size: u64,
     /// By the rate that was wanted, the one without any last.
@@ -52,7 +57,7 @@ impl Sweep {
     pub fn of(mut args: SweepArgs) -> Result<Self> {
         let base = many(&mut args.write, DEFAULT_WARM_UP, DEFAULT_DURATION)?;
         let told = &args.write.produce;
-        let lingers = or_else(args.lingers, told.linger, &DEFAULT_LINGERS);
+        let lingers = or_else(args.lingers, told.linger, &DEFAULT_LINGERS.map(LingerTime));
         let batch_sizes = or_else(args.batch_sizes, told.batch_size, &DEFAULT_BATCH_SIZES);
         let Some(writing) = base.writing().cloned() else {
             return Err(usage("a sweep writes"));
@@ -183,9 +188,9 @@ pub fn curves(results: &[RunResult]) -> Vec<Curve<'_>> {
             continue;
         };
         let (linger_ms, batch_size) = (settings.linger_ms, settings.batch_size);
-        let known = curves.iter_mut().find(|curve| {
-            (curve.linger_ms - linger_ms).abs() < 1e-9 && curve.batch_size == batch_size
-        });
+        let known = curves
+            .iter_mut()
+            .find(|curve| curve.linger_ms == linger_ms && curve.batch_size == batch_size);
         match known {
             Some(curve) => curve.points.push(result),
             None => curves.push(Curve {
@@ -220,7 +225,7 @@ impl Curve<'_> {
     /// `linger 2 ms, 64 KiB batches`.
     #[must_use]
     pub fn label(&self) -> String {
-        let linger = show_linger(self.linger_ms);
+        let linger = self.linger_ms;
         format!("linger {linger}, {} batches", show_size(self.batch_size))
     }
 }

@@ -13,6 +13,7 @@ pub use sizes::Sizes;
 
 use crate::{
     args::{CompressionArg, DurabilityArg, ExtentArgs, ProduceArgs, WorkloadFile},
+    linger::LingerTime,
     pace::Arrivals,
 };
 
@@ -33,7 +34,7 @@ pub struct Writing {
     /// Bytes at which a batch is full.
     pub batch_size: u64,
     /// How long a batch waits.
-    pub linger: Duration,
+    pub linger: LingerTime,
     /// Most unacknowledged bytes of a connection.
     pub buffer_memory: u64,
     /// Most unacknowledged records of a connection.
@@ -62,7 +63,7 @@ impl Writing {
             compressible: args.compressible.unwrap_or(0.5),
             compression: args.compression.unwrap_or(CompressionArg::None),
             batch_size: args.batch_size.unwrap_or(64 << 10),
-            linger: args.linger.unwrap_or(Duration::ZERO),
+            linger: args.linger.unwrap_or_default(),
             buffer_memory: args.buffer_memory.unwrap_or(32 << 20),
             in_flight: args.in_flight,
             rate: args.rate.unwrap_or(0),
