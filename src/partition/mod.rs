@@ -6,6 +6,7 @@
 //! watermark* (durable on every in-sync replica: what consumers see). On a sole replica the high
 //! watermark follows the durable offset.
 
+mod compaction;
 mod epochs;
 mod events;
 mod producers;
@@ -20,6 +21,7 @@ use millstream_protocol::{
     ErrorCode, LeaderEpoch, Offset, TopicPartition, batch::BatchHeader, messages::DivergingEpoch,
 };
 
+pub use compaction::{Clean, SegmentDirt, clean_and_dirty, compaction_due};
 pub use epochs::Epochs;
 pub use events::{Action, Detail, Event, FetchVerdict, MAX_TIMESTAMP_AHEAD_MS, Recovered, Refusal};
 pub use producers::{Producers, SequenceCheck, SnapshotError};

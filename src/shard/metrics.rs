@@ -74,6 +74,10 @@ counters! {
     written_bytes: Counter,
     /// Flushes of segments and of the journal.
     flushes: Counter,
+    /// Segments that compaction wrote anew.
+    compacted_segments: Counter,
+    /// Records that compaction removed.
+    compacted_records: Counter,
     /// Frames written to the journal, each flushed.
     journal_frames: Counter,
     /// Bytes written to the journal, headers and padding included.

@@ -7,6 +7,7 @@ pub mod partition;
 
 mod alter;
 mod catalog;
+mod cleaner;
 mod fetch;
 mod metadata;
 mod offsets;
@@ -208,6 +209,9 @@ impl<I: Io> Shard<I> {
         let shard = Rc::clone(self);
         self.io
             .spawn(TaskClass::Background, async move { shard.upkeep().await });
+        let shard = Rc::clone(self);
+        self.io
+            .spawn(TaskClass::Background, async move { shard.clean().await });
         while let Some(message) = control.receive().await {
             match message {
                 ControlMessage::Refresh(done) => self.refresh(done),

@@ -14,6 +14,7 @@ use millstream_protocol::{
 use crate::{
     io::Io,
     net::ReplyTo,
+    partition::clean_and_dirty,
     shard::{
         Shard,
         fetch::read_error_code,
@@ -178,6 +179,12 @@ impl<I: Io> Shard<I> {
             status.oldest_append_ms = oldest.first_append_ms;
         } else if let Some(since_ms) = stats.unplaced_since_ms {
             status.oldest_append_ms = since_ms;
+        }
+        let image = self.image.borrow();
+        let topic = image.topic(id.topic);
+        if topic.is_some_and(|topic| topic.config.cleanup_policy.compacts()) {
+            let segments: Vec<_> = stats.segments.iter().map(super::cleaner::dirt_of).collect();
+            (status.clean_bytes, status.dirty_bytes) = clean_and_dirty(&segments);
         }
         status.segments = u32::try_from(stats.segments.len()).unwrap_or(u32::MAX);
         status

@@ -63,6 +63,11 @@ struct Partition<'a> {
     segments: u32,
     /// Append time of the oldest record, or null.
     oldest_append_ms: Option<i64>,
+    /// Bytes of closed segments that compaction has been through, and of those that it has not.
+    clean_bytes: u64,
+    dirty_bytes: u64,
+    /// The latter's part of both, or null where there is neither.
+    dirty_ratio: Option<f64>,
 }
 
 impl<'a> Described<'a> {
@@ -84,6 +89,9 @@ impl<'a> Described<'a> {
             physical_bytes: status.physical_bytes,
             segments: status.segments,
             oldest_append_ms: Some(status.oldest_append_ms).filter(|&ms| ms >= 0),
+            clean_bytes: status.clean_bytes,
+            dirty_bytes: status.dirty_bytes,
+            dirty_ratio: dirty_ratio(status),
         });
         Self {
             name: &topic.name,
@@ -130,12 +138,27 @@ impl<'a> Described<'a> {
         }
         table.print()?;
         for partition in &self.partitions {
+            if let Some(ratio) = partition.dirty_ratio {
+                output::line(format_args!(
+                    "partition {}: dirty ratio {ratio:.2} ({} of {} in closed segments)",
+                    partition.partition,
+                    show_size(partition.dirty_bytes),
+                    show_size(partition.clean_bytes + partition.dirty_bytes),
+                ))?;
+            }
             if let Some(error) = partition.error {
                 output::line(format_args!("partition {}: {error}", partition.partition))?;
             }
         }
         Ok(())
     }
+}
+
+/// How much of a compacted topic's partition compaction has still to go through.
+#[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
+fn dirty_ratio(status: &PartitionStatus) -> Option<f64> {
+    let closed = status.clean_bytes + status.dirty_bytes;
+    (closed > 0).then(|| status.dirty_bytes as f64 / closed as f64)
 }
 
 impl DescribeArgs {

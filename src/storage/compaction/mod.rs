@@ -203,6 +203,12 @@ impl<I: Io> Log<I> {
         let Some(dirty_from) = first_dirty(&segments) else {
             return Ok(());
         };
+        let has_work = |segment: &Segment| {
+            segment.next > dirty_from || due_tombstones(segment, &pass).is_some()
+        };
+        if !segments.iter().any(has_work) {
+            return Ok(());
+        }
         let (keys, clean_end) = self.read_keys(&segments, dirty_from, &pass).await?;
         report.more = segments.last().is_some_and(|last| clean_end < last.next);
         self.forget_older_checkpoint(&pass).await?;
@@ -278,10 +284,7 @@ impl<I: Io> Log<I> {
         report: &mut CompactionReport,
     ) -> Result<(), Interrupted> {
         let old_mark = mark_of(segment);
-        let kept_for_ms = |mark: &CompactionMark| pass.now_ms.saturating_sub(mark.clean_since_ms);
-        let due = old_mark
-            .filter(|mark| mark.tombstones > 0)
-            .filter(|mark| kept_for_ms(mark) >= pass.options.delete_retention_ms);
+        let due = due_tombstones(segment, pass);
         let rules = Rules {
             keys,
             tombstones_below: due.map_or(Offset::ZERO, |mark| mark.clean_end),
@@ -346,6 +349,14 @@ fn mark_of(segment: &Segment) -> Option<CompactionMark> {
         Compacted::Unknown | Compacted::Never => None,
         Compacted::Marked(mark) => Some(mark),
     }
+}
+
+/// The mark of a segment whose tombstones have been kept for long enough.
+fn due_tombstones(segment: &Segment, pass: &Pass<'_>) -> Option<CompactionMark> {
+    mark_of(segment).filter(|mark| {
+        let kept_for_ms = pass.now_ms.saturating_sub(mark.clean_since_ms);
+        mark.tombstones > 0 && kept_for_ms >= pass.options.delete_retention_ms
+    })
 }
 
 /// Everything below is clean; `None` without segments.
