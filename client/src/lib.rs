@@ -39,6 +39,11 @@ mod offsets;
 mod producer;
 mod routing;
 
+/// The code of the README, so that it compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
 pub use admin::{Admin, NewTopic, OffsetSpec};
 pub use client::{Client, ClientBuilder};
 pub use consumer::{

@@ -6,6 +6,7 @@ mod broker;
 mod compacted;
 mod disk_check;
 mod errors;
+mod examples;
 mod help;
 mod json;
 mod load;
