@@ -60,6 +60,10 @@ impl<I: Io> LogListener for Listener<I> {
         self.with(|shell| shell.apply(Event::Persisted { up_to }));
     }
 
+    fn refused(&self, end: Offset, error: &LogError) {
+        self.with(|shell| shell.refused(end, error));
+    }
+
     fn failed(&self, error: &LogError) {
         self.with(|shell| shell.log_failed(error));
     }
@@ -309,14 +313,9 @@ impl<I: Io> PartitionShell<I> {
     }
 
     fn log_failed(self: &Rc<Self>, error: &LogError) {
-        match error {
-            LogError::DiskFull { .. } => self.refused(self.log.log_end(), error),
-            _ => {
-                tracing::error!(partition = %self.log.id(), %error, "partition offline");
-                self.apply(Event::Failed);
-                self.wake_waiting();
-            }
-        }
+        tracing::error!(partition = %self.log.id(), %error, "partition offline");
+        self.apply(Event::Failed);
+        self.wake_waiting();
     }
 
     fn wake_waiting(&self) {

@@ -9,6 +9,7 @@
 //! ```
 
 mod journaling;
+mod refusal;
 mod steps;
 #[cfg(test)]
 mod tests;

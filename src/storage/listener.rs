@@ -10,6 +10,10 @@ pub trait LogListener {
     /// Everything below `up_to` is persisted, as the topic's durability defines it.
     fn persisted(&self, up_to: Offset);
 
+    /// What was appended from `end` on could not be written and went nowhere: the log ends there again, and
+    /// the next append takes those offsets. Nobody was told of them.
+    fn refused(&self, end: Offset, error: &LogError);
+
     /// The log failed for good: nothing appended and not yet persisted ever will be.
     fn failed(&self, error: &LogError);
 

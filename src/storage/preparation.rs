@@ -6,7 +6,7 @@ use millstream_protocol::Offset;
 use rustix::io::Errno;
 
 use super::{
-    Log,
+    Log, LogError,
     format::{
         names,
         segment::{SEGMENT_HEADER_SIZE, SegmentHeader},
@@ -176,6 +176,31 @@ impl<I: Io> Log<I> {
         self.state.borrow().appender.wants_space()
     }
 
+    /// What cannot be written for want of space is refused now, as far as it went nowhere: its producers learn
+    /// of it at once, and may send it again.
+    fn take_back(&self, path: &Path) {
+        let (size, end) = {
+            let state = &mut *self.state.borrow_mut();
+            if state.failed.is_some() {
+                // It was given up already.
+                return;
+            }
+            let size = state.appender.take_back(state.persisted);
+            if size == 0 {
+                return;
+            }
+            let end = state.appender.log_end();
+            state.epochs.retain(|(_, start)| *start < end);
+            state.flush_through = state.flush_through.min(end);
+            // A checkpoint that waits for what is gone must not come to be.
+            state.reading.forget();
+            (size, end)
+        };
+        self.storage.free_room(size);
+        let path = path.to_owned();
+        self.listener.refused(end, &LogError::DiskFull { path });
+    }
+
     /// Does something until there is space and a descriptor for it; false if the log closes first.
     /// While the disk is full, appends are refused; a lack of descriptors passes sooner than that.
     async fn retry_when_full(
@@ -192,6 +217,9 @@ impl<I: Io> Log<I> {
                 state.closing
             };
             self.storage.journal.set_disk_full(full);
+            if full && !closing {
+                self.take_back(path);
+            }
             let pause_ms = match &result {
                 Err(_) if full => DISK_FULL_RETRY_MS,
                 Err(error) if lacks_descriptors(error) => DESCRIPTOR_RETRY_MS,

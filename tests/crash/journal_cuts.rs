@@ -39,6 +39,10 @@ impl LogListener for Listener {
         known.acknowledged = up_to;
     }
 
+    fn refused(&self, _end: Offset, error: &LogError) {
+        panic!("the disk has space: {error}");
+    }
+
     fn failed(&self, error: &LogError) {
         panic!("nothing fails here: {error}");
     }

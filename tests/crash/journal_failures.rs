@@ -20,6 +20,8 @@ struct Quiet;
 impl LogListener for Quiet {
     fn persisted(&self, _up_to: Offset) {}
 
+    fn refused(&self, _end: Offset, _error: &LogError) {}
+
     fn failed(&self, _error: &LogError) {}
 
     fn checkpoint_wanted(&self) {}

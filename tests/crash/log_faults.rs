@@ -50,8 +50,11 @@ fn every_operation_may_fail_once() {
             .run(|io| workload(seed).run(io, shared));
         for (operation, before) in ALL.into_iter().zip(before) {
             for nth in 1..=whole.count(operation) - before {
-                one_failure(seed, operation, nth);
+                one_failure(seed, operation, nth, Errno::Io);
                 cases += 1;
+                if operation == Operation::Allocate {
+                    one_failure(seed, operation, nth, Errno::NoSpace);
+                }
             }
         }
     }
@@ -59,9 +62,9 @@ fn every_operation_may_fail_once() {
     assert!(cases > 400, "only {cases} cases");
 }
 
-fn one_failure(seed: u64, operation: Operation, nth: u64) {
+fn one_failure(seed: u64, operation: Operation, nth: u64, errno: Errno) {
     let disk = disk();
-    disk.fail(Fault::nth(operation, nth, Errno::Io));
+    disk.fail(Fault::nth(operation, nth, errno));
     let shared = Shared::default();
     let listener = shared.clone();
     Sim::new(seed)
@@ -76,7 +79,7 @@ fn one_failure(seed: u64, operation: Operation, nth: u64) {
         disk.crash(policy);
         let found = Sim::new(seed).with_disk(&disk).run(recover);
         if let Err(problem) = shared.0.borrow().verdict(&found) {
-            panic!("seed {seed}, {operation:?} {nth} fails, {policy:?}: {problem}");
+            panic!("seed {seed}, {operation:?} {nth}: {errno:?}, {policy:?}: {problem}");
         }
     }
 }
@@ -107,6 +110,13 @@ fn a_full_disk_refuses_and_heals() {
         }
         assert!(refused, "a full disk refuses");
         assert!(!listener.0.borrow().failed, "and is no failure");
+        {
+            // What waited for space was refused as well, and nothing waits any more.
+            let oracle = listener.0.borrow();
+            assert!(oracle.refused > 0);
+            assert_eq!(oracle.acknowledged, log.log_end());
+            assert_eq!(log.stats().unflushed_bytes, 0);
+        }
         io.sim_disk().set_capacity(1 << 30);
         io.sleep(Duration::from_secs(2)).await;
         assert_eq!(listener.0.borrow().acknowledged, log.log_end());

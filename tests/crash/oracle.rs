@@ -46,6 +46,8 @@ pub struct Oracle {
     pub buffered: bool,
     /// The log failed.
     pub failed: bool,
+    /// Batches that were appended and refused for want of space.
+    pub refused: usize,
     pub checkpoints_wanted: u32,
 }
 
@@ -86,6 +88,16 @@ impl LogListener for Shared {
         );
         assert!(!oracle.failed, "nothing is acknowledged after a failure");
         oracle.acknowledged = up_to;
+    }
+
+    fn refused(&self, end: Offset, error: &LogError) {
+        assert!(matches!(error, LogError::DiskFull { .. }), "{error}");
+        let mut oracle = self.0.borrow_mut();
+        assert!(end >= oracle.acknowledged, "what was acknowledged stays");
+        let before = oracle.batches.len();
+        oracle.batches.retain(|batch| batch.next <= end);
+        assert_eq!(oracle.end(), end, "whole batches are refused");
+        oracle.refused += before - oracle.batches.len();
     }
 
     fn failed(&self, _error: &LogError) {

@@ -11,7 +11,7 @@ use std::{
 use millstream::{
     io::{
         Clock as _, Disk as _, DiskFile as _, OpenMode,
-        sim::{Sim, SimDisk, SimIo},
+        sim::{CrashPolicy, Errno, Fault, Operation, Sim, SimDisk, SimIo},
     },
     storage::reserve::{is_short, reserve},
 };
@@ -75,6 +75,43 @@ fn what_needs_no_space_goes_on_and_produce_comes_back() {
         small.sleep(LOOK).await;
         small.world.delete("t").await;
         small.world.broker.stop().await;
+    });
+}
+
+/// The disk is full before anybody looked: what was accepted and cannot be written is refused, and its offset
+/// goes to whoever comes when there is space, the same record or another.
+#[test]
+fn what_was_accepted_and_has_no_space_is_refused() {
+    Sim::new(1).run(|io| async move {
+        let mut small = Small::start(io.clone(), topic("t", 1, "flushed")).await;
+        assert_eq!(small.produce(0, 40_000).await.error, ErrorCode::None);
+        let full = Fault::always(Operation::Allocate, Errno::NoSpace);
+        small.world.broker.disk().fail(full);
+        let begun = io.now();
+        let mut sequence = 1;
+        let refused = loop {
+            let answered = small.produce(sequence, 40_000).await;
+            if answered.error != ErrorCode::None {
+                break answered;
+            }
+            sequence += 1;
+        };
+        assert_eq!(refused.error, ErrorCode::DiskFull);
+        assert!(io.now().since(begun) < Duration::from_secs(1), "at once");
+        assert!(small.fetch(Offset(0)).await > 0);
+        let end = Offset(sequence.into());
+        assert_eq!(small.range().await, (Offset(0), end));
+        small.world.broker.disk().heal();
+        small.sleep(LOOK).await;
+        let taken = small.produce(sequence, 30_000).await;
+        assert_eq!((taken.error, taken.base_offset), (ErrorCode::None, end));
+        small.world.cut_power(CrashPolicy::KeepAll).await;
+        small.world.broker.ready().await;
+        let next = small.produce(sequence + 1, 300).await;
+        assert_eq!(
+            (next.error, next.base_offset),
+            (ErrorCode::None, end.plus(1))
+        );
     });
 }
 

@@ -388,3 +388,56 @@ fn a_durable_chunk_behind_one_that_only_the_journal_holds_is_not_acknowledged() 
     );
     assert_eq!(test.appender.acknowledged(), next, "beyond the hole");
 }
+
+#[test]
+fn what_went_nowhere_is_taken_back_and_its_offsets_are_free_again() {
+    let mut test = Test::with_segment();
+    test.append(MAX_CHUNK_SIZE / 2);
+    assert_eq!(test.steps(), ["write 1 at 0:8192 528384"]);
+    test.append(MAX_CHUNK_SIZE - 8192);
+    test.append(10_000);
+    assert_eq!(test.appender.log_end(), Offset(4));
+    let size = test.appender.take_back(Offset(1));
+    assert!(size > MAX_CHUNK_SIZE);
+    // What is being written stays.
+    assert_eq!(test.appender.log_end(), Offset(2));
+    assert_eq!(test.appender.take_back(Offset(1)), 0);
+    test.appender.written(1);
+    assert_eq!(test.steps(), ["flush {0}"]);
+    test.appender.flushed();
+    assert!(test.appender.is_idle());
+    test.append(10);
+    assert_eq!(test.appender.acknowledged(), Offset(2));
+    assert_eq!(test.appender.log_end(), Offset(3));
+}
+
+#[test]
+fn what_somebody_was_told_of_is_not_taken_back() {
+    let mut test = Test::with_segment();
+    test.append(10);
+    assert_eq!(test.appender.take_back(Offset(2)), 0);
+    assert_eq!(test.appender.log_end(), Offset(2));
+}
+
+/// A frame may be on disk though nobody was told.
+#[test]
+fn what_the_journal_was_handed_is_not_taken_back() {
+    let mut test = Test::with_segment();
+    test.append(10);
+    let (chunk, through, next) = {
+        let entry = test.appender.hand_over(1).expect("something is pending");
+        (entry.chunk, entry.through_size, entry.header.next)
+    };
+    test.append(20_000);
+    assert!(test.appender.take_back(Offset(1)) > 20_000);
+    assert_eq!(test.appender.log_end(), Offset(2));
+    assert_eq!(test.appender.take_back(Offset(1)), 0);
+    test.appender.journaled(1, chunk, through, next);
+    assert_eq!(test.appender.acknowledged(), Offset(2));
+    test.append(10);
+    let entry = test.appender.hand_over(2).expect("the new one is pending");
+    assert_eq!(
+        (entry.header.base, entry.header.batch_count),
+        (Offset(2), 1)
+    );
+}
