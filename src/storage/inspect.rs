@@ -443,8 +443,14 @@ impl<'a> Walk<'a> {
             end,
             stale: false,
         };
-        let id = self.summary.id;
-        id.map_or(none, |id| journals.tail(id, end, &self.incarnations))
+        let Some(id) = self.summary.id else {
+            return none;
+        };
+        // Without a checkpoint a log has had one life, which its first chunk names, or else the journal.
+        let unknown = self.checkpoint.is_none() && self.summary.chunk_count == 0;
+        let life = journals.first_life(id).filter(|_| unknown);
+        let only = life.map(|life| Incarnations::first(self.summary.log_start, life));
+        journals.tail(id, end, only.as_ref().unwrap_or(&self.incarnations))
     }
 
     fn add_tail(&mut self, tail: &Tail) {

@@ -79,6 +79,11 @@ impl Journals {
         logs.map(|id| names::partition_dir(data_dir, id)).collect()
     }
 
+    /// The earliest life of a log that they name.
+    pub(super) fn first_life(&self, id: TopicPartition) -> Option<u64> {
+        self.replay.lives(id).min()
+    }
+
     /// What follows offset `end` of a log.
     pub(super) fn tail(&self, id: TopicPartition, end: Offset, lives: &Incarnations) -> Tail {
         self.replay.tail(id, end, lives)

@@ -289,6 +289,12 @@ impl Replay {
         self.entries.contains_key(&id)
     }
 
+    /// The lives of a log that there is something of.
+    pub(in crate::storage) fn lives(&self, id: TopicPartition) -> impl Iterator<Item = u64> {
+        let entries = self.entries.get(&id).into_iter().flatten();
+        entries.map(|entry| entry.header.incarnation)
+    }
+
     /// What follows offset `end` of a log.
     pub(in crate::storage) fn tail(
         &self,
