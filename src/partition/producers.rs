@@ -33,8 +33,10 @@ struct Appended {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Producer {
     epoch: ProducerEpoch,
-    /// Oldest first. Empty if its first batches were cut away: they are to come again.
+    /// Oldest first.
     batches: VecDeque<Appended>,
+    /// Where to begin again, if all of its batches were cut away.
+    begins_at: Option<i32>,
     last_append_ms: i64,
 }
 
@@ -82,8 +84,10 @@ impl Producers {
         if batch.producer_id == ProducerId::NONE {
             return SequenceCheck::Next;
         }
+        // One of which nothing is known may begin anywhere: it may be known elsewhere, or have been
+        // forgotten here (KIP-360). What it sends from before there is no repeat; see `check_sequence`.
         let Some(producer) = self.by_id.get(&batch.producer_id) else {
-            return check_first(batch.base_sequence);
+            return SequenceCheck::Next;
         };
         if batch.producer_epoch < producer.epoch {
             return SequenceCheck::Fenced {
@@ -91,7 +95,7 @@ impl Producers {
             };
         }
         if batch.producer_epoch > producer.epoch {
-            return check_first(batch.base_sequence);
+            return check_first(batch.base_sequence, 0);
         }
         producer.check_sequence(batch.base_sequence, batch.last_sequence())
     }
@@ -111,8 +115,10 @@ impl Producers {
             .or_insert_with(|| Producer {
                 epoch: batch.producer_epoch,
                 batches: VecDeque::with_capacity(1),
+                begins_at: None,
                 last_append_ms: append_time_ms,
             });
+        producer.begins_at = None;
         if batch.producer_epoch != producer.epoch {
             producer.epoch = batch.producer_epoch;
             producer.batches.clear();
@@ -137,7 +143,11 @@ impl Producers {
     /// Forgets batches at and above `end`: they were cut away before anyone was told of them.
     pub fn cut(&mut self, end: Offset) {
         for producer in self.by_id.values_mut() {
+            let first = producer.batches.front().map(|batch| batch.first_sequence);
             producer.batches.retain(|batch| batch.next_offset <= end);
+            if producer.batches.is_empty() {
+                producer.begins_at = producer.begins_at.or(first);
+            }
         }
     }
 
@@ -244,6 +254,7 @@ impl Producers {
                 Producer {
                     epoch,
                     batches,
+                    begins_at: None,
                     last_append_ms,
                 },
             );
@@ -255,7 +266,9 @@ impl Producers {
 impl Producer {
     fn check_sequence(&self, first: i32, last: i32) -> SequenceCheck {
         let Some(newest) = self.batches.back() else {
-            return check_first(first);
+            return self.begins_at.map_or(SequenceCheck::Next, |begins_at| {
+                check_first(first, begins_at)
+            });
         };
         let expected = next_sequence(newest.last_sequence);
         if first == expected {
@@ -273,8 +286,11 @@ impl Producer {
         }
         // Only a batch that lies wholly before all that is remembered is an old repeat; one that
         // overlaps in part was never sent by a producer that keeps its batches.
+        // And as long as nothing has been forgotten, nothing was written before: what comes from
+        // before was refused when it first came, and its producer has to hear that it is missing.
         let oldest = self.batches.front().unwrap_or(newest);
-        if is_before(last, oldest.first_sequence) {
+        let forgot = self.batches.len() >= REMEMBERED_BATCHES;
+        if forgot && is_before(last, oldest.first_sequence) {
             SequenceCheck::OldRepeat
         } else {
             SequenceCheck::OutOfOrder { expected }
@@ -282,12 +298,11 @@ impl Producer {
     }
 }
 
-/// A producer of which nothing is known begins with sequence 0. Taking any other would make what it
-/// sent before, and was refused, look like a repeat.
-fn check_first(sequence: i32) -> SequenceCheck {
-    match sequence {
-        0 => SequenceCheck::Next,
-        _ => SequenceCheck::OutOfOrder { expected: 0 },
+/// A new epoch begins with sequence 0; what was cut away, with what was cut first.
+fn check_first(sequence: i32, expected: i32) -> SequenceCheck {
+    match sequence == expected {
+        true => SequenceCheck::Next,
+        false => SequenceCheck::OutOfOrder { expected },
     }
 }
 

@@ -8,7 +8,10 @@ use millstream_protocol::{
 };
 use proptest::prelude::*;
 
-use super::{producers::REMEMBERED_BATCHES, *};
+use super::{
+    producers::{PRODUCER_EXPIRATION_MS, REMEMBERED_BATCHES},
+    *,
+};
 
 const NOW_MS: i64 = 1_700_000_000_000;
 
@@ -201,12 +204,51 @@ fn a_batch_behind_a_refused_one_is_not_taken() {
         harness.produce(3, &[batch(9, 0, 3, 1)]),
         [refused(3, ErrorCode::OutOfOrderSequence, gap)]
     );
-    // The same if nothing at all is known of the producer.
-    assert_eq!(
-        harness.produce(4, &[batch(8, 0, 3, 1)]),
-        [refused(4, ErrorCode::OutOfOrderSequence, gap)]
-    );
     assert_eq!(harness.produce(5, &[batch(9, 0, 0, 2)]), [append(0, 2)]);
+}
+
+#[test]
+fn a_producer_that_is_not_known_begins_anywhere_and_nothing_before_that_is_a_repeat() {
+    let mut harness = Harness::new();
+    assert_eq!(harness.produce(1, &[batch(8, 4, 17, 3)]), [append(0, 3)]);
+    let expected = |sequence| Detail::ExpectedSequence(sequence);
+    // Refused when it first came, perhaps; in any case not in the log.
+    assert_eq!(
+        harness.produce(2, &[batch(8, 4, 15, 2)]),
+        [refused(2, ErrorCode::OutOfOrderSequence, expected(20))]
+    );
+    assert_eq!(harness.produce(3, &[batch(8, 4, 20, 1)]), [append(3, 4)]);
+    // Cut away, it begins where it began.
+    harness.apply(Event::Refused {
+        end: Offset(0),
+        error: ErrorCode::DiskFull,
+    });
+    assert_eq!(
+        harness.produce(4, &[batch(8, 4, 20, 1)]),
+        [refused(4, ErrorCode::OutOfOrderSequence, expected(17))]
+    );
+    assert_eq!(harness.produce(5, &[batch(8, 4, 17, 3)]), [append(0, 3)]);
+    let answers = [acknowledged(5, 0), Action::HighWatermarkMoved];
+    assert_eq!(harness.persisted(3), answers);
+}
+
+#[test]
+fn a_producer_that_was_silent_for_a_day_is_forgotten() {
+    let mut harness = Harness::new();
+    harness.produce(1, &[batch(8, 0, 0, 3)]);
+    harness.persisted(3);
+    harness
+        .partition
+        .expire_producers(NOW_MS + PRODUCER_EXPIRATION_MS);
+    assert_eq!(
+        harness.produce(2, &[batch(8, 0, 0, 3)]),
+        [acknowledged(2, 0)]
+    );
+    harness
+        .partition
+        .expire_producers(NOW_MS + PRODUCER_EXPIRATION_MS + 1);
+    assert!(harness.partition.producers().is_empty());
+    assert_eq!(harness.produce(3, &[batch(8, 0, 40, 1)]), [append(3, 4)]);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::{
 use futures_util::future::select;
 use millstream::io::{Clock as _, Io as _, Random, Signal, TaskClass, Tasks as _, sim::SimIo};
 use millstream_client::{
-    Compression, Linger, ProduceError, ProducerRecord, RequestError,
+    Compression, Linger, Murmur2, ProduceError, ProducerRecord, RequestError,
     machines::{
         Leader, Node, Topic,
         producer::{
@@ -164,14 +164,26 @@ impl Producer {
             self.look_up(name, None);
             return false;
         };
-        let partition = PartitionIndex(self.below(partitions as u64));
+        // Half of the records have a key, and the machine has to find their partition.
+        let key = (self.below(2) == 0).then(|| self.below(100).to_string());
+        let partition = match &key {
+            Some(key) => {
+                let count = u32::try_from(partitions).expect("few");
+                Murmur2::partition_of(key.as_bytes(), count)
+            }
+            None => PartitionIndex(self.below(partitions as u64)),
+        };
         let at = TopicPartition { topic, partition };
         let size = match self.below(8) {
             0 => self.below(self.plan.value_size) as usize,
             _ => 8 + self.below(200) as usize,
         };
         let (id, value) = self.oracle.borrow_mut().sending(self.number, at, size);
-        let record = ProducerRecord::to(name).value(value).partition(partition);
+        let record = ProducerRecord::to(name).value(value);
+        let record = match key {
+            Some(key) => record.key(key),
+            None => record.partition(partition),
+        };
         let appended = self
             .machine
             .borrow_mut()

@@ -142,10 +142,8 @@ impl Connection {
             };
             let welcome: HandshakeResponse = decode_body(&body).expect("a handshake's answer");
             assert_eq!(welcome.error, ErrorCode::None, "{}", welcome.message);
-            assert!(
-                shard >= welcome.shard_count || welcome.shard.0 == shard,
-                "the wrong shard"
-            );
+            // It may be of another shard: one that is stopping hands nobody over.
+            assert!(welcome.shard.0 < welcome.shard_count);
             greeted.welcome.set(true);
             greeted.wake.raise();
         });

@@ -102,6 +102,20 @@ impl Bench {
         bench
     }
 
+    /// As `ready`, and the broker knows that identity already.
+    pub(super) fn known(config: Config) -> Self {
+        let mut bench = Self::ready(config);
+        bench.make_known();
+        bench
+    }
+
+    pub(super) fn make_known(&mut self) {
+        let topics = self.machine.topics.values_mut();
+        for partition in topics.flat_map(|topic| &mut topic.partitions) {
+            partition.known_until = Duration::MAX;
+        }
+    }
+
     pub(super) fn identity(&mut self, id: i64) -> Vec<String> {
         self.apply(Event::IdentityAllocated(Identity {
             id: ProducerId(id),

@@ -111,7 +111,9 @@ impl Log {
     fn append(&mut self, bytes: &[u8]) -> (ErrorCode, i64) {
         let header = BatchHeader::decode(bytes).expect("a batch");
         if header.has_producer() {
-            let (recent, next) = self.producers.entry(header.producer_id).or_default();
+            // One that is not known may begin anywhere.
+            let entry = self.producers.entry(header.producer_id);
+            let (recent, next) = entry.or_insert((VecDeque::new(), header.base_sequence));
             if let Some((_, offset)) = recent.iter().find(|(it, _)| *it == header.base_sequence) {
                 return (ErrorCode::None, *offset);
             }

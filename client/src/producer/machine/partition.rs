@@ -8,6 +8,9 @@ use super::{
 };
 use crate::metadata::{Leader, Node};
 
+/// How long a broker is sure to remember a producer that is silent; it does for a day.
+pub(super) const REMEMBERED_FOR: Duration = Duration::from_secs(3600);
+
 /// Batches in the order of their records. Those in flight come first, unless one of them came back
 /// to be tried again: then nothing goes until the ones behind it are back too. So a retry never
 /// overtakes, and is never overtaken.
@@ -21,6 +24,9 @@ pub(super) struct Partition<H> {
     /// Identity that the sequences here belong to.
     pub identity: Option<Identity>,
     pub next_sequence: i32,
+    /// Until when the broker can be trusted to know that identity here. One that it does not know may
+    /// begin with any sequence: then a batch must not be taken while the one before it is refused.
+    pub known_until: Duration,
     /// Batches that got a stamp so far.
     pub stamp_count: u64,
     /// A batch failed for good after it got its sequence: the broker may miss it.
@@ -71,6 +77,7 @@ impl<H> Partition<H> {
             in_flight_node: None,
             identity: None,
             next_sequence: 0,
+            known_until: Duration::ZERO,
             stamp_count: 0,
             gap_possible: false,
             reset_wanted: false,
@@ -89,8 +96,9 @@ impl<H> Partition<H> {
         if !in_order.into_iter().all(Batch::is_in_flight) {
             return Readiness::Blocked;
         }
-        // Only sequences keep several batches in order across a retry.
-        let alone = !on.idempotent || self.reset_wanted;
+        // Only sequences keep several batches in order across a retry, once the broker has the first.
+        let is_known = on.now < self.known_until;
+        let alone = !on.idempotent || self.reset_wanted || !is_known;
         if self.in_flight > 0 && alone {
             return Readiness::Blocked;
         }
@@ -135,6 +143,7 @@ impl<H> Partition<H> {
         self.gap_possible = false;
         self.identity = None;
         self.next_sequence = 0;
+        self.known_until = Duration::ZERO;
         for batch in &mut self.batches {
             batch.stamp = None;
         }

@@ -9,6 +9,7 @@ use millstream_protocol::{
 use super::{
     Action, IdentityState, Machine,
     batch::{BatchId, RequestId},
+    partition::REMEMBERED_FOR,
 };
 use crate::{
     error::{ProduceError, RequestError},
@@ -158,6 +159,7 @@ impl<H: Clone + Default> Machine<H> {
                 append_time_ms,
             } => {
                 partition.failures = 0;
+                partition.known_until = now + REMEMBERED_FOR;
                 let place = BatchPlace {
                     partition: at.partition,
                     base_offset,

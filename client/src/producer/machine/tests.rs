@@ -19,6 +19,7 @@ fn the_first_record_goes_at_once_and_what_gathers_goes_together() {
     let mut bench = Bench::new(config());
     assert_eq!(bench.append(0, "a"), Err(Refusal::UnknownTopic));
     assert_eq!(bench.apply(Event::TopicLearned(topic(&[0, 0], 1))), [""; 0]);
+    bench.make_known();
     assert_eq!(bench.append(0, "a"), Ok(true));
     assert_eq!(bench.tick(0), ["init"]);
     assert_eq!(bench.append(0, "b"), Ok(false));
@@ -69,7 +70,7 @@ fn a_full_batch_is_sealed_and_linger_holds_the_others_back() {
 
 #[test]
 fn a_lost_request_is_repeated_with_its_sequence_and_never_overtaken() {
-    let mut bench = Bench::ready(config());
+    let mut bench = Bench::known(config());
     assert_eq!(bench.append(0, "a"), Ok(true));
     assert_eq!(bench.tick(0), ["send 1 to 0: p0 e1 7@0 [a]"]);
     assert_eq!(bench.append(0, "b"), Ok(true));
@@ -99,7 +100,7 @@ fn a_lost_request_is_repeated_with_its_sequence_and_never_overtaken() {
 fn a_batch_that_is_not_settled_is_never_pushed_out_of_the_brokers_memory() {
     let mut settings = config();
     settings.max_in_flight = super::MAX_IDEMPOTENT_IN_FLIGHT;
-    let mut bench = Bench::ready(settings);
+    let mut bench = Bench::known(settings);
     for number in 0..super::MAX_IDEMPOTENT_IN_FLIGHT {
         assert_eq!(bench.append(0, "a"), Ok(true));
         assert_eq!(bench.tick(0).len(), 1, "{number}");
@@ -121,8 +122,36 @@ fn a_batch_that_is_not_settled_is_never_pushed_out_of_the_brokers_memory() {
 }
 
 #[test]
-fn the_hint_of_a_new_leader_is_followed_at_once() {
+fn a_broker_that_may_not_know_the_producer_gets_one_batch_first() {
     let mut bench = Bench::ready(config());
+    assert_eq!(bench.append(0, "a"), Ok(true));
+    assert_eq!(bench.tick(0), ["send 1 to 0: p0 e1 7@0 [a]"]);
+    assert_eq!(bench.append(0, "b"), Ok(true));
+    assert_eq!(
+        bench.tick(0),
+        [""; 0],
+        "taken while the first is refused, it would be in front of it"
+    );
+    let results = [answer(0, ErrorCode::None, 0)];
+    assert_eq!(
+        bench.replied(1, &results),
+        ["settle #0 at 0", "send 2 to 0: p0 e1 7@1 [b]"]
+    );
+    assert_eq!(bench.append(0, "c"), Ok(true));
+    assert_eq!(bench.tick(0), ["send 3 to 0: p0 e1 7@2 [c]"]);
+    bench.replied(2, &[answer(0, ErrorCode::None, 1)]);
+    bench.replied(3, &[answer(0, ErrorCode::None, 2)]);
+    // Silent for so long, it may have been forgotten.
+    assert_eq!(bench.tick(2 * 3600 * 1000), [""; 0]);
+    assert_eq!(bench.append(0, "d"), Ok(true));
+    assert_eq!(bench.tick(0), ["send 4 to 0: p0 e1 7@3 [d]"]);
+    assert_eq!(bench.append(0, "e"), Ok(true));
+    assert_eq!(bench.tick(0), [""; 0]);
+}
+
+#[test]
+fn the_hint_of_a_new_leader_is_followed_at_once() {
+    let mut bench = Bench::known(config());
     assert_eq!(bench.append(0, "a"), Ok(true));
     assert_eq!(bench.tick(0), ["send 1 to 0: p0 e1 7@0 [a]"]);
     assert_eq!(bench.append(0, "b"), Ok(true));
@@ -172,7 +201,7 @@ fn a_refusal_frees_its_sequence_if_nothing_followed() {
 
 #[test]
 fn a_gap_is_closed_by_a_new_identity_that_other_partitions_do_not_need() {
-    let mut bench = Bench::ready(config());
+    let mut bench = Bench::known(config());
     assert_eq!(bench.append(0, "a"), Ok(true));
     assert_eq!(bench.append(1, "x"), Ok(true));
     assert_eq!(bench.tick(0), ["send 1 to 0: p0 e1 7@0 [a] p1 e1 7@0 [x]"]);
