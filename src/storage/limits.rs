@@ -47,6 +47,9 @@ pub const MAX_FRAME_SIZE: usize = 1 << 20;
 pub const JOURNAL_FILE_SIZE: u64 = 16 << 20;
 /// Largest size of a journal, all files together, in bytes.
 pub const MAX_JOURNAL_SIZE: u64 = 512 << 20;
+/// Segments of a shard that are made at once: thousands that begin together would keep the threads for files
+/// from everything else, the journal's next file among it.
+pub const MAX_SEGMENTS_MADE_AT_ONCE: usize = 4;
 /// Time between two attempts to make a file for the journal when it was refused, in milliseconds.
 pub const JOURNAL_RETRY_MS: u64 = 5_000;
 /// What a cache may hold at first, in bytes.

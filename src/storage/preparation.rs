@@ -60,6 +60,7 @@ impl<I: Io> Log<I> {
     }
 
     async fn make_segment(&self, base: Offset, size: u64) -> io::Result<()> {
+        let _turn = self.storage.making.take().await;
         let io = &self.storage.io;
         let dir_ready = self.state.borrow().dir_ready;
         if !dir_ready {
@@ -67,7 +68,7 @@ impl<I: Io> Log<I> {
         }
         let path = names::segment_path(&self.dir, base);
         let file = match io.open(&path, OpenMode::CreateNew).await {
-            // Left by an attempt that was refused half-way; recovery leaves no other.
+            // Left by an attempt that was refused half-way.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let file = io.open(&path, OpenMode::Write).await?;
                 file.truncate(0).await?;

@@ -14,7 +14,9 @@ use super::{
     cache::{Cache, LogKey},
     files::OpenFiles,
     journal::{Journal, JournalConfig},
+    limits::MAX_SEGMENTS_MADE_AT_ONCE,
     preparation::Filling,
+    wait::Turns,
 };
 use crate::io::{Disk, Io, Signal};
 
@@ -33,6 +35,8 @@ pub struct ShardStorage<I: Io> {
     counters: Rc<RefCell<StorageCounters>>,
     unflushed: Cell<usize>,
     pub(super) filling: Filling,
+    /// For segments that are being made.
+    pub(super) making: Rc<Turns>,
     /// What those who wait for a flush take besides their batches.
     held: Rc<Cell<usize>>,
     freed: Rc<Signal>,
@@ -73,6 +77,7 @@ impl<I: Io> ShardStorage<I> {
             counters,
             unflushed: Cell::new(0),
             filling: Filling::default(),
+            making: Turns::new(MAX_SEGMENTS_MADE_AT_ONCE),
             held: Rc::default(),
             freed: Rc::default(),
             next_key: Cell::new(0),
