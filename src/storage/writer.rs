@@ -237,15 +237,30 @@ impl<I: Io> Log<I> {
 
     /// The open file of a segment. Waits a while for a descriptor.
     pub(super) async fn file(&self, segment: Offset) -> io::Result<<I as Disk>::File> {
-        // A file whose name is being given to another stays the segment until that is durable.
-        let replacing = self.replacing.borrow().clone();
-        if let Some((_, file)) = replacing.filter(|(base, _)| *base == segment) {
-            return Ok(file);
+        loop {
+            // A file whose name is being given to another stays the segment until that is durable.
+            let replacing = self.replacing.borrow().clone();
+            if let Some((_, file)) = replacing.filter(|(base, _)| *base == segment) {
+                return Ok(file);
+            }
+            let open = self.storage.files.borrow_mut().find(self.key, segment);
+            if let Some(file) = open {
+                return Ok(file);
+            }
+            let era = self.state.borrow().reading.era();
+            let file = self.open_segment(segment).await?;
+            // Which of the two was opened cannot be told if one took the other's place meanwhile.
+            let replacing = self.replacing.borrow();
+            let other = replacing.as_ref().is_none_or(|(base, _)| *base != segment);
+            if other && self.state.borrow().reading.era() == era {
+                let mut files = self.storage.files.borrow_mut();
+                files.insert(self.key, segment, file.clone());
+                return Ok(file);
+            }
         }
-        let open = self.storage.files.borrow_mut().find(self.key, segment);
-        if let Some(file) = open {
-            return Ok(file);
-        }
+    }
+
+    async fn open_segment(&self, segment: Offset) -> io::Result<<I as Disk>::File> {
         let path = names::segment_path(&self.dir, segment);
         let io = &self.storage.io;
         let mut opened = io.open(&path, OpenMode::Write).await;
@@ -256,10 +271,7 @@ impl<I: Io> Log<I> {
             io.sleep(Duration::from_millis(DESCRIPTOR_RETRY_MS)).await;
             opened = io.open(&path, OpenMode::Write).await;
         }
-        let file = opened?;
-        let mut files = self.storage.files.borrow_mut();
-        files.insert(self.key, segment, file.clone());
-        Ok(file)
+        opened
     }
 
     /// Latches: nothing that is not durable yet ever will be.

@@ -312,10 +312,19 @@ impl World {
                 .expect("a pass");
             flag.set(true);
         });
-        while !done.get() {
-            self.check_from(from).await;
-            self.io.sleep(Duration::from_micros(300)).await;
-        }
+        // Several, beginning in different places: each finds the segments in another state.
+        let readers = (0..4).map(|reader| {
+            let from = Offset((from.0 + reader * 7).min(self.log.log_end().0));
+            let done = Rc::clone(&done);
+            async move {
+                while !done.get() {
+                    self.check_from(from).await;
+                    let pause = 100 + 70 * u64::try_from(reader).expect("a small number");
+                    self.io.sleep(Duration::from_micros(pause)).await;
+                }
+            }
+        });
+        futures_util::future::join_all(readers).await;
         self.check_from(from).await;
     }
 
