@@ -4,6 +4,7 @@
 //! `sim/` implements it in memory, from one seed, with faults. Everything here lives on one thread:
 //! no future is `Send`, and nothing needs a lock.
 
+mod budget;
 mod clock;
 #[cfg(test)]
 mod conformance;
@@ -15,6 +16,7 @@ pub mod sim;
 mod tasks;
 pub mod uring;
 
+pub use budget::{Budget, Permit};
 pub use clock::{Clock, Monotonic};
 pub use disk::{BLOCK_SIZE, Buffer, Disk, DiskFile, DiskInfo, DiskSpace, OpenMode, align_up};
 pub use net::{Listener, Net, Stream};

@@ -17,8 +17,8 @@ use futures_util::{
 use millstream_protocol::ErrorCode;
 
 use crate::{
-    io::{Io, Signal, TaskClass},
-    net::{Permit, ReplyTo, Service},
+    io::{Io, Permit, Signal, TaskClass},
+    net::{ReplyTo, Service},
     session::Request,
 };
 

@@ -3,7 +3,7 @@
 
 use std::{cell::RefCell, rc::Rc};
 
-use crate::net::{Budget, Permit};
+use crate::io::{Budget, Permit};
 
 /// The buffer a connection begins with when bytes arrive: enough for requests and small produces.
 pub const SMALL: usize = 16 << 10;

@@ -20,9 +20,9 @@ use millstream_protocol::{
 };
 
 use crate::{
-    io::{Io, Net, Signal, Stream},
+    io::{Budget, Io, Net, Permit, Signal, Stream},
     net::{
-        Budget, Buffers, Permit,
+        Buffers,
         aside::Aside,
         outbox::Outbox,
         receive::{Frame, ReceiveError, Receiver, Terms},

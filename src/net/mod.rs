@@ -1,7 +1,6 @@
 //! Connections: from the listener to a session and back. Shells; the session machine decides.
 
 mod aside;
-mod budget;
 mod buffers;
 mod connection;
 mod listener;
@@ -11,7 +10,6 @@ mod reply;
 #[cfg(test)]
 mod tests;
 
-pub use budget::{Budget, Permit};
 pub use buffers::Buffers;
 pub use connection::{Adopted, Service, Welcome, serve, serve_adopted};
 pub use listener::accept_loop;

@@ -16,8 +16,7 @@ use std::{
 use futures_util::future::{Either, select};
 
 use crate::{
-    io::{Buffer, Io, Monotonic, Signal, Stream, TaskClass},
-    net::{Budget, Permit},
+    io::{Budget, Buffer, Io, Monotonic, Permit, Signal, Stream, TaskClass},
     storage::Slice,
 };
 

@@ -13,11 +13,8 @@ use millstream_protocol::{
 };
 
 use crate::{
-    io::{Io, Signal},
-    net::{
-        Budget, Permit,
-        outbox::{Charge, Outbox, Reply},
-    },
+    io::{Budget, Io, Permit, Signal},
+    net::outbox::{Charge, Outbox, Reply},
     session::{Session, Ticket},
     storage::Slice,
 };

@@ -13,8 +13,8 @@ use millstream_protocol::{
 };
 
 use crate::{
-    io::{Buffer as _, Io, Monotonic, Signal, align_up},
-    net::{Charge, Permit, ReplyTo},
+    io::{Buffer as _, Io, Monotonic, Permit, Signal, align_up},
+    net::{Charge, ReplyTo},
     partition::FetchVerdict,
     shard::{
         Shard,

@@ -34,11 +34,8 @@ use millstream_protocol::{
 
 use crate::{
     controller::MetadataImage,
-    io::{Io, Listener as _, Net, Signal, TaskClass},
-    net::{
-        Adopted, Budget, Buffers, Permit, ReceiveError, ReplyTo, Service, Welcome, accept_loop,
-        serve_adopted,
-    },
+    io::{Budget, Io, Listener as _, Net, Permit, Signal, TaskClass},
+    net::{Adopted, Buffers, ReceiveError, ReplyTo, Service, Welcome, accept_loop, serve_adopted},
     session::Request,
     storage::{Replay, ShardStorage, StorageConfig},
 };

@@ -26,7 +26,8 @@ mod greetings;
 use super::*;
 use crate::{
     io::{
-        Clock as _, Listener as _, Net as _, Random, Signal, Stream as _, TaskClass, Tasks as _,
+        Budget, Clock as _, Listener as _, Net as _, Permit, Random, Signal, Stream as _,
+        TaskClass, Tasks as _,
         sim::{Sim, SimDetached, SimIo, SimStream},
     },
     session::Request,
