@@ -114,8 +114,8 @@ pub struct Broker {
 /// What the first files of all journals take together at most, in bytes, unless there are more shards than mebibytes.
 const FRESH_JOURNALS_SIZE: u64 = 128 << 20;
 
-/// Shares of a shard's memory, in eighths; connections take the rest.
-const CACHE_EIGHTHS: usize = 4;
+/// Share of a shard's memory that its cache may take, in parts of 32; connections take the rest.
+const CACHE_PARTS: usize = 15;
 
 impl Broker {
     /// Starts the shards, opens every partition, then listens. Clients are served when it returns.
@@ -314,7 +314,7 @@ fn shard_config(settings: &BrokerSettings, facts: &Arc<BrokerFacts>, number: u32
         storage: StorageConfig {
             data_dir: settings.data_dir.clone(),
             first_life: settings.first_life,
-            cache_size: memory / 8 * CACHE_EIGHTHS,
+            cache_size: memory / 32 * CACHE_PARTS,
             unflushed_limit: memory / 8,
             open_files: settings.open_files / shard_count,
             journal_file_size: journal_file_size(shard_count),

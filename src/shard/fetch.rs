@@ -13,7 +13,7 @@ use millstream_protocol::{
 };
 
 use crate::{
-    io::{Buffer as _, Io, Monotonic, Permit, Signal, align_up},
+    io::{Disk, Io, Monotonic, Permit, Signal},
     net::{Charge, ReplyTo},
     partition::FetchVerdict,
     shard::{
@@ -21,14 +21,26 @@ use crate::{
         partition::{PartitionShell, refusal_message},
         router::{Op, OpReply, Unanswered, Watched},
     },
-    storage::{ReadError, Slice},
+    storage::{ReadError, Slice, copy_loose, idle_size},
 };
 
 /// One partition's part of a reply.
-type Part<I> = (
-    FetchPartitionResult,
-    Vec<Slice<<I as crate::io::Disk>::Buffer>>,
-);
+struct Part<I: Io> {
+    result: FetchPartitionResult,
+    slices: Vec<Slice<<I as Disk>::Buffer>>,
+    /// Memory for what the slices keep beside themselves.
+    held: Option<Permit>,
+}
+
+impl<I: Io> Part<I> {
+    fn without_records(result: FetchPartitionResult) -> Self {
+        Self {
+            result,
+            slices: Vec::new(),
+            held: None,
+        }
+    }
+}
 
 /// Everything read in one round.
 struct Round<I: Io> {
@@ -134,10 +146,11 @@ impl<I: Io> Shard<I> {
             } else {
                 self.fetch_there(shard, part, left, first).await
             };
-            for (result, slices) in parts {
+            for part in parts {
+                let result = &part.result;
                 round.bytes += result.records_size as usize;
                 round.urgent |= result.error != ErrorCode::None || result.diverging.is_some();
-                round.parts.push((result, slices));
+                round.parts.push(part);
             }
         }
         round
@@ -156,17 +169,16 @@ impl<I: Io> Shard<I> {
         let mut nothing_yet = first;
         for entry in entries {
             let may_read = left > 0 && (nothing_yet || left >= MIN_READ);
-            let (mut result, mut slices) =
-                self.fetch_one(entry, if may_read { left } else { 0 }).await;
-            if !nothing_yet && result.records_size as usize > left {
+            let mut part = self.fetch_one(entry, if may_read { left } else { 0 }).await;
+            if !nothing_yet && part.result.records_size as usize > left {
                 // A log gives one batch, however large. With what is there before it, the reply
                 // might pass the largest frame that a client takes.
-                result.records_size = 0;
-                slices.clear();
+                part.result.records_size = 0;
+                part = Part::without_records(part.result);
             }
-            nothing_yet &= result.records_size == 0;
-            left = left.saturating_sub(result.records_size as usize);
-            parts.push((result, slices));
+            nothing_yet &= part.result.records_size == 0;
+            left = left.saturating_sub(part.result.records_size as usize);
+            parts.push(part);
         }
         parts
     }
@@ -185,7 +197,7 @@ impl<I: Io> Shard<I> {
             Ok(shell) => shell,
             Err(missing) => {
                 (result.error, result.message) = (missing.error, missing.message);
-                return (result, Vec::new());
+                return Part::without_records(result);
             }
         };
         shell.with_machine(|machine| {
@@ -206,14 +218,33 @@ impl<I: Io> Shard<I> {
                     Ok(slices) => {
                         let size = slices.iter().map(Slice::size).sum::<usize>();
                         result.records_size = u32::try_from(size).unwrap_or(u32::MAX);
-                        return (result, slices);
+                        return self.part_of(result, slices);
                     }
                     Err(error) => self.read_failed(&shell, &error, &mut result),
                 }
             }
             FetchVerdict::Read { .. } => {}
         }
-        (result, Vec::new())
+        Part::without_records(result)
+    }
+
+    /// Slices keep their whole buffers in memory, which the cache may have given up by the time a slow
+    /// client takes them. Where there is no memory for that, they are copied.
+    fn part_of(
+        &self,
+        result: FetchPartitionResult,
+        mut slices: Vec<Slice<<I as Disk>::Buffer>>,
+    ) -> Part<I> {
+        let idle = idle_size(&slices);
+        let held = (idle > 0).then(|| self.held.try_take(idle)).flatten();
+        if idle > 0 && held.is_none() {
+            copy_loose(&mut slices);
+        }
+        Part {
+            result,
+            slices,
+            held,
+        }
     }
 
     fn read_failed(
@@ -253,29 +284,21 @@ impl<I: Io> Shard<I> {
             Ok(OpReply::Fetch(parts)) => parts,
             Ok(_) => unreachable!("a fetch is answered as one"),
             Err(why) => {
-                let refused = entries
-                    .iter()
-                    .map(|entry| (refused(entry, why), Vec::new()));
-                return refused.collect();
+                let refused = entries.iter().map(|entry| refused(entry, why));
+                return refused.map(Part::without_records).collect();
             }
         };
         parts
             .into_iter()
-            .map(|(result, bytes)| {
-                let slices = if bytes.is_empty() {
+            .map(|(result, bytes)| Part {
+                slices: if bytes.is_empty() {
                     Vec::new()
                 } else {
-                    vec![self.adopt(&bytes)]
-                };
-                (result, slices)
+                    vec![Slice::own(bytes)]
+                },
+                ..Part::without_records(result)
             })
             .collect()
-    }
-
-    fn adopt(&self, bytes: &[u8]) -> Slice<I::Buffer> {
-        let mut buffer = self.io().buffer(align_up(bytes.len()));
-        buffer.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
-        Slice::new(Rc::new(buffer), 0..bytes.len())
     }
 
     /// Reads for another shard: copies, since buffers do not travel.
@@ -288,7 +311,7 @@ impl<I: Io> Shard<I> {
         let parts = self.fetch_here(entries, max_bytes, first).await;
         parts
             .into_iter()
-            .map(|(result, slices)| {
+            .map(|Part { result, slices, .. }| {
                 let mut bytes = Vec::with_capacity(result.records_size as usize);
                 for slice in &slices {
                     bytes.extend_from_slice(slice.bytes());
@@ -343,7 +366,7 @@ impl<I: Io> Shard<I> {
             if shard != self.id() {
                 let part = part.iter().map(|at| Watched {
                     entry: entries[*at].clone(),
-                    high_watermark: parts[*at].0.high_watermark,
+                    high_watermark: parts[*at].result.high_watermark,
                 });
                 let part = part.collect();
                 watches.push(Box::pin(self.ask(shard, Op::Watch(part, deadline))));
@@ -360,7 +383,9 @@ impl<I: Io> Shard<I> {
 
 /// Fetches may wait in this part of a shard's memory.
 pub(super) const WAITING_PART: usize = 16;
-/// What each takes of it, about, in bytes ...
+/// Replies may hold idle buffers in this part of it.
+pub(super) const HELD_PART: usize = 32;
+/// What each fetch that waits takes, about, in bytes ...
 const WAITING_SIZE: usize = 2048;
 /// ... and for each partition that it names: what it asked, what it watches, here and on another shard.
 const WAITING_ENTRY_SIZE: usize =
@@ -378,9 +403,10 @@ fn send<I: Io>(round: Round<I>, mut charge: Charge, reply_to: ReplyTo<I>) {
     }
     let mut partitions = Vec::with_capacity(round.parts.len());
     let mut pieces = Vec::new();
-    for (result, slices) in round.parts {
-        partitions.push(result);
-        pieces.extend(slices);
+    for part in round.parts {
+        partitions.push(part.result);
+        pieces.extend(part.slices);
+        charge.extend(part.held);
     }
     reply_to.send_with(&FetchResponse { partitions }, pieces, charge);
 }

@@ -103,6 +103,8 @@ pub struct Shard<I: Io> {
     reply_budget: Rc<Budget>,
     /// Memory for record batches on their way to other shards.
     forwarding: Rc<Budget>,
+    /// Memory of buffers that replies hold, beyond what they send of them.
+    held: Rc<Budget>,
     /// Memory of fetches that wait for records.
     waiting: Rc<Budget>,
     sent_bytes: Rc<Cell<u64>>,
@@ -152,6 +154,7 @@ impl<I: Io> Shard<I> {
             buffers: Buffers::new(config.memory / 4),
             reply_budget: Budget::new(config.memory / 8),
             forwarding: Budget::new(config.memory / FORWARDING_PART),
+            held: Budget::new(config.memory / fetch::HELD_PART),
             waiting: Budget::new(config.memory / fetch::WAITING_PART),
             sent_bytes: Rc::default(),
             partitions: RefCell::default(),

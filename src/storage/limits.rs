@@ -35,6 +35,8 @@ pub const MAX_READ_SIZE: usize = 4 << 20;
 pub const MAX_READS_AHEAD: usize = 3;
 /// Bytes after which a read returns what it has rather than wait for the disk again.
 pub const ENOUGH_TO_RETURN: usize = 1 << 20;
+/// What a read gives of a buffer is copied if it is less, in bytes, and a small part of the buffer.
+pub const COPY_BELOW: usize = 64 << 10;
 /// Appended bytes from which on a log writes to its segment at once, instead of to the journal.
 pub const DIRECT_SIZE: usize = 32 << 10;
 /// Size at which what is in the journal is written to its segment as well, in bytes.

@@ -39,6 +39,7 @@ pub mod reserve;
 mod run;
 mod segments;
 mod shard;
+mod slice;
 mod truncation;
 mod wait;
 mod whole_file;
@@ -51,7 +52,8 @@ pub use journal::Replay;
 pub use listener::{LogListener, RecoveryObserver, SnapshotRejected};
 pub use log::Log;
 pub use options::{
-    Damage, Durability, LogOptions, LogStats, Recovered, RecoveryChecks, SegmentStats, Slice,
+    Damage, Durability, LogOptions, LogStats, Recovered, RecoveryChecks, SegmentStats,
     StorageConfig, StorageCounters,
 };
 pub use shard::{HeldRoom, ShardStorage};
+pub use slice::{Slice, copy_loose, idle_size};

@@ -1,11 +1,10 @@
 //! What a log is told when it opens, and what it tells about itself.
 
-use std::{ops::Range, path::PathBuf, rc::Rc};
+use std::path::PathBuf;
 
 use millstream_protocol::{LeaderEpoch, Offset};
 
 use super::format::segment::CompactionMark;
-use crate::io::Buffer;
 
 /// What a shard's storage is told at its start.
 #[derive(Clone, Debug)]
@@ -166,44 +165,4 @@ pub struct StorageCounters {
     pub unflushed_bytes: u64,
     /// Segment files open now.
     pub open_files: u64,
-}
-
-/// Whole record batches inside a shared buffer.
-#[derive(Debug)]
-pub struct Slice<B> {
-    buffer: Rc<B>,
-    range: Range<usize>,
-}
-
-impl<B: Buffer> Slice<B> {
-    /// Takes part of a buffer.
-    ///
-    /// # Panics
-    /// If the range does not lie in the buffer.
-    #[must_use]
-    pub fn new(buffer: Rc<B>, range: Range<usize>) -> Self {
-        assert!(range.start <= range.end && range.end <= buffer.bytes().len());
-        Self { buffer, range }
-    }
-
-    /// The batches.
-    #[must_use]
-    pub fn bytes(&self) -> &[u8] {
-        &self.buffer.bytes()[self.range.clone()]
-    }
-
-    /// Their size in bytes.
-    #[must_use]
-    pub fn size(&self) -> usize {
-        self.range.len()
-    }
-}
-
-impl<B> Clone for Slice<B> {
-    fn clone(&self) -> Self {
-        Self {
-            buffer: Rc::clone(&self.buffer),
-            range: self.range.clone(),
-        }
-    }
 }

@@ -11,6 +11,7 @@ use super::{
     limits::ENOUGH_TO_RETURN,
     reading::{Plan, ReadStream, Reading},
     run::{self, Expected, Run, RunEnd},
+    slice,
 };
 use crate::io::{BLOCK_SIZE, Buffer, Disk, DiskFile, Io, Signal, TaskClass};
 
@@ -35,10 +36,14 @@ impl<I: Io> Log<I> {
                     run
                 }
                 None if size >= ENOUGH_TO_RETURN => break,
-                None => match self.load(at).await? {
-                    Some(run) => run,
-                    None => continue,
-                },
+                None => {
+                    // Others may push out of the cache meanwhile what these hold.
+                    slice::copy_little(&mut slices);
+                    match self.load(at).await? {
+                        Some(run) => run,
+                        None => continue,
+                    }
+                }
             };
             self.read_ahead(&run);
             let up_to = up_to.min(self.log_end());
@@ -49,6 +54,7 @@ impl<I: Io> Log<I> {
             size += taken;
             at = next;
         }
+        slice::copy_little(&mut slices);
         Ok(slices)
     }
 

@@ -12,6 +12,7 @@
 #[path = "../support/broker.rs"]
 mod broker;
 mod bystander;
+mod cold;
 mod crowd;
 mod fetches;
 mod forwarded;
