@@ -7,13 +7,18 @@ use millstream_protocol::Offset;
 
 use super::{
     Log, ReadError,
-    format::{index::IndexV1, names, segment::SEGMENT_HEADER_SIZE},
-    limits::SCAN_READ_SIZE,
+    format::{
+        index::{IndexEntryV1, IndexV1},
+        names,
+        segment::SEGMENT_HEADER_SIZE,
+    },
+    limits::{INDEX_INTERVAL, SCAN_READ_SIZE},
+    reader::over,
     run::{self, Expected, RunEnd},
     segments::{Index, Segment},
     whole_file,
 };
-use crate::io::{Buffer, DiskFile, Io};
+use crate::io::{BLOCK_SIZE, Buffer, DiskFile, Io, TaskClass, align_up};
 
 impl<I: Io> Log<I> {
     /// A rolled segment is all durable: gives back what was allocated ahead, and writes its index.
@@ -57,13 +62,39 @@ impl<I: Io> Log<I> {
         })
     }
 
-    /// Has a segment's index in memory.
+    /// Has a segment's index in memory. Readers who want the same one wait for the first of them.
     pub(super) async fn ensure_index(&self, base: Offset) -> Result<(), ReadError> {
+        loop {
+            let under_way = {
+                let state = &mut *self.state.borrow_mut();
+                match state.segments.0.get(&base) {
+                    Some(segment) if segment.index.is_none() => {}
+                    _ => return Ok(()),
+                }
+                let under_way = state.reading.index_under_way(base);
+                if under_way.is_none() {
+                    state.reading.begin_index(base);
+                }
+                under_way
+            };
+            let Some(done) = under_way else { break };
+            over(done).await;
+        }
+        let this = self.this();
+        self.in_task(TaskClass::CatchUp, async move {
+            let loaded = this.load_index(base).await;
+            this.state.borrow_mut().reading.end_index(base);
+            loaded
+        })
+        .await
+    }
+
+    async fn load_index(&self, base: Offset) -> Result<(), ReadError> {
         let (end, era) = {
             let state = self.state.borrow();
             match state.segments.0.get(&base) {
-                Some(segment) if segment.index.is_none() => (segment.end, state.reading.era()),
-                _ => return Ok(()),
+                Some(segment) => (segment.end, state.reading.era()),
+                None => return Ok(()),
             }
         };
         let index = match self.read_index(base, end).await {
@@ -81,6 +112,10 @@ impl<I: Io> Log<I> {
 
     async fn read_index(&self, base: Offset, end: u64) -> Option<Index> {
         let path = names::index_path(&self.dir, base);
+        let entries = usize::try_from(end / INDEX_INTERVAL + 1).ok()?;
+        // What is read, and what is made of it.
+        let size = 2 * align_up(entries * size_of::<IndexEntryV1>() + BLOCK_SIZE);
+        let _charge = self.storage.reading.take(size).await;
         let bytes = whole_file::read(&self.storage.io, &path).await.ok()?;
         let index = IndexV1::decode(&bytes).ok()?;
         let ours = index.topic == *self.id.topic.0.as_bytes()
@@ -105,6 +140,7 @@ impl<I: Io> Log<I> {
         let mut segment = Segment::empty(base, end);
         let (mut position, mut next, mut size) = (SEGMENT_HEADER_SIZE, base, SCAN_READ_SIZE);
         while position < end {
+            let _charge = self.storage.reading.take(size).await;
             let buffer = file.read_at(position, size).await.map_err(failed)?;
             let (chunks, run_end) = {
                 let state = self.state.borrow();

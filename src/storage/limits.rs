@@ -33,6 +33,8 @@ pub const FIRST_READ_SIZE: usize = 1 << 20;
 pub const MAX_READ_SIZE: usize = 4 << 20;
 /// Reads ahead of a reader in order, where the cache is large enough.
 pub const MAX_READS_AHEAD: usize = 3;
+/// Reads that are under way take this part of a cache's memory, or one of the largest.
+pub const READING_PART: usize = 4;
 /// Bytes after which a read returns what it has rather than wait for the disk again.
 pub const ENOUGH_TO_RETURN: usize = 1 << 20;
 /// What a read gives of a buffer is copied if it is less, in bytes, and a small part of the buffer.

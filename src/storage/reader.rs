@@ -13,10 +13,18 @@ use super::{
     run::{self, Expected, Run, RunEnd},
     slice,
 };
-use crate::io::{BLOCK_SIZE, Buffer, Disk, DiskFile, Io, Signal, TaskClass};
+use crate::io::{BLOCK_SIZE, Buffer, Disk, DiskFile, Io, Permit, Signal, TaskClass};
 
 /// Segment, position in it, and the run that begins there.
-pub(super) type Located<I> = (Offset, u64, Rc<Run<<I as Disk>::Buffer>>);
+pub(super) type Located<I> = (Offset, u64, Loaded<I>);
+
+/// A run that was read, charged until its reader has taken what it wants: the cache may have given it
+/// up already.
+pub(super) struct Loaded<I: Io> {
+    pub run: Rc<Run<<I as Disk>::Buffer>>,
+    position: u64,
+    _charge: Option<Permit>,
+}
 
 impl<I: Io> Log<I> {
     pub(super) async fn read_batches(
@@ -30,22 +38,23 @@ impl<I: Io> Log<I> {
         let mut at = from;
         self.check_range(from)?;
         while at < up_to.min(self.log_end()) && (slices.is_empty() || size < max_bytes) {
-            let run = match self.find_in_memory(at) {
+            let loaded = match self.find_in_memory(at) {
                 Some(run) => {
                     self.storage.count(|count| count.cache_hits += 1);
-                    run
+                    Loaded::from_memory(run)
                 }
                 None if size >= ENOUGH_TO_RETURN => break,
                 None => {
                     // Others may push out of the cache meanwhile what these hold.
                     slice::copy_little(&mut slices);
                     match self.load(at).await? {
-                        Some(run) => run,
+                        Some(loaded) => loaded,
                         None => continue,
                     }
                 }
             };
-            self.read_ahead(&run);
+            let run = &loaded.run;
+            self.read_ahead(run);
             let up_to = up_to.min(self.log_end());
             let (next, taken) = run.take(at, up_to, max_bytes.saturating_sub(size), &mut slices);
             if taken == 0 {
@@ -85,7 +94,7 @@ impl<I: Io> Log<I> {
     }
 
     /// Reads the run that holds `at` from disk. `None` if another reader did: look again.
-    async fn load(&self, at: Offset) -> Result<Option<Rc<Run<<I as Disk>::Buffer>>>, ReadError> {
+    async fn load(&self, at: Offset) -> Result<Option<Loaded<I>>, ReadError> {
         let this = self.this();
         self.in_task(
             TaskClass::CatchUp,
@@ -94,10 +103,7 @@ impl<I: Io> Log<I> {
         .await
     }
 
-    async fn load_shared(
-        &self,
-        at: Offset,
-    ) -> Result<Option<Rc<Run<<I as Disk>::Buffer>>>, ReadError> {
+    async fn load_shared(&self, at: Offset) -> Result<Option<Loaded<I>>, ReadError> {
         self.check_range(at)?;
         let under_way = self.with_reading(|reading| reading.under_way_for(at));
         if let Some((_, done)) = under_way {
@@ -111,10 +117,10 @@ impl<I: Io> Log<I> {
         }
         // It may have come meanwhile.
         if let Some(run) = self.find_in_memory(at) {
-            return Ok(Some(run));
+            return Ok(Some(Loaded::from_memory(run)));
         }
         let done = self.with_reading(|reading| reading.begin(plan));
-        self.load_planned(plan, done).await
+        self.load_planned(plan, done, None).await
     }
 
     /// `None` if the file was replaced by another meanwhile: look again.
@@ -122,8 +128,9 @@ impl<I: Io> Log<I> {
         &self,
         plan: Plan,
         done: Rc<Signal>,
-    ) -> Result<Option<Rc<Run<<I as Disk>::Buffer>>>, ReadError> {
-        let result = self.load_run(plan).await.map(|(run, _)| Some(run));
+        charge: Option<Permit>,
+    ) -> Result<Option<Loaded<I>>, ReadError> {
+        let result = self.load_run(plan, charge).await.map(Some);
         self.with_reading(|reading| reading.end(&done));
         let replaced = self.with_reading(|reading| reading.era() != plan.era);
         if result.is_err() && replaced {
@@ -167,19 +174,26 @@ impl<I: Io> Log<I> {
     /// log's start asks for the record below it, which no reader may see and which is still there.
     pub(super) async fn locate(&self, at: Offset) -> Result<Located<I>, ReadError> {
         let plan = self.plan(at, None).await?;
-        let (run, position) = self.load_run(plan).await?;
-        Ok((plan.segment, position, run))
+        let loaded = self.load_run(plan, None).await?;
+        Ok((plan.segment, loaded.position, loaded))
     }
 
     /// Reads forward from the planned position to the run that holds the wanted offset; gives the
-    /// run and where it begins.
-    async fn load_run(&self, plan: Plan) -> Result<(Rc<Run<<I as Disk>::Buffer>>, u64), ReadError> {
+    /// run and where it begins. `charge` is memory for the first read.
+    async fn load_run(
+        &self,
+        plan: Plan,
+        mut charge: Option<Permit>,
+    ) -> Result<Loaded<I>, ReadError> {
         let (mut position, mut base, mut size) = (plan.position, plan.base, plan.size);
         loop {
             let left = self.bytes_left(plan.segment, position);
-            let buffer = self
-                .read_segment(plan.segment, position, size.min(left))
-                .await?;
+            let wanted = size.min(left);
+            let charge = match charge.take() {
+                Some(charge) => charge,
+                None => self.storage.reading.take(wanted).await,
+            };
+            let buffer = self.read_segment(plan.segment, position, wanted).await?;
             let (mut chunks, end, next) = {
                 let state = self.state.borrow();
                 let mut expected = Expected {
@@ -217,7 +231,11 @@ impl<I: Io> Log<I> {
             if self.state.borrow().reading.era() == plan.era {
                 self.remember(&plan, position, &run);
             }
-            return Ok((run, position));
+            return Ok(Loaded {
+                run,
+                position,
+                _charge: Some(charge),
+            });
         }
     }
 
@@ -319,7 +337,11 @@ impl<I: Io> Log<I> {
                     over(done).await;
                     continue;
                 }
-                self.begin_one(plan);
+                // Who waits for memory is there already; this one may not come.
+                let Some(charge) = self.storage.reading.try_take(plan.size) else {
+                    break;
+                };
+                self.begin_one(plan, charge);
             }
             match under_way.map_or(plan, |(plan, _)| plan).until {
                 Some(until) => at = until,
@@ -329,11 +351,11 @@ impl<I: Io> Log<I> {
         Ok(())
     }
 
-    fn begin_one(&self, plan: Plan) {
+    fn begin_one(&self, plan: Plan, charge: Permit) {
         let this = self.this();
         let done = self.with_reading(|reading| reading.begin(plan));
         self.storage.io.spawn(TaskClass::CatchUp, async move {
-            let _ = this.load_planned(plan, done).await;
+            let _ = this.load_planned(plan, done, Some(charge)).await;
         });
     }
 
@@ -352,13 +374,14 @@ impl<I: Io> Log<I> {
                 return Ok(None);
             };
             at = from;
-            let run = match self.find_in_memory(at) {
-                Some(run) => run,
+            let loaded = match self.find_in_memory(at) {
+                Some(run) => Loaded::from_memory(run),
                 None => match self.load(at).await? {
-                    Some(run) => run,
+                    Some(loaded) => loaded,
                     None => continue,
                 },
             };
+            let run = &loaded.run;
             for chunk in run.chunks.iter().filter(|chunk| chunk.next > at) {
                 let payload = &run.buffer.bytes()[chunk.payload.clone()];
                 let mut batches = run::batches(payload).map(|(header, _)| header);
@@ -409,8 +432,18 @@ impl<I: Io> Log<I> {
     }
 }
 
+impl<I: Io> Loaded<I> {
+    fn from_memory(run: Rc<Run<<I as Disk>::Buffer>>) -> Self {
+        Self {
+            run,
+            position: 0,
+            _charge: None,
+        }
+    }
+}
+
 /// Waits for the end of a read that somebody else does.
-async fn over(done: Rc<Signal>) {
+pub(super) async fn over(done: Rc<Signal>) {
     let ticket = done.ticket();
     done.raised_since(ticket).await;
 }

@@ -17,6 +17,8 @@ pub(super) struct Reading {
     streams: Vec<ReadStream>,
     /// Reads under way.
     loading: Vec<Loading>,
+    /// Segments whose index is on its way.
+    indexing: Vec<(Offset, Rc<Signal>)>,
     /// Rises with each truncation: what was read before it is not kept.
     pub generation: u64,
     /// Segments that compaction replaced.
@@ -142,6 +144,25 @@ impl Reading {
     pub fn end(&mut self, done: &Rc<Signal>) {
         self.loading.retain(|other| !Rc::ptr_eq(&other.done, done));
         done.raise();
+    }
+
+    /// What is raised when the index of a segment, which is on its way, has come or could not.
+    pub fn index_under_way(&self, segment: Offset) -> Option<Rc<Signal>> {
+        let found = self.indexing.iter().find(|(base, _)| *base == segment)?;
+        Some(Rc::clone(&found.1))
+    }
+
+    /// An index begins to be loaded. Its end is told by [`Reading::end_index`].
+    pub fn begin_index(&mut self, segment: Offset) {
+        self.indexing.push((segment, Rc::default()));
+    }
+
+    /// An index has come or could not.
+    pub fn end_index(&mut self, segment: Offset) {
+        let ended = self.indexing.extract_if(.., |(base, _)| *base == segment);
+        for (_, done) in ended {
+            done.raise();
+        }
     }
 
     /// Positions in segments that were learnt in one era mean nothing in the next.

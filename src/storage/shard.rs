@@ -14,11 +14,11 @@ use super::{
     cache::{Cache, LogKey},
     files::OpenFiles,
     journal::{Journal, JournalConfig},
-    limits::MAX_SEGMENTS_MADE_AT_ONCE,
+    limits::{MAX_READ_SIZE, MAX_SEGMENTS_MADE_AT_ONCE, READING_PART},
     preparation::Filling,
     wait::Turns,
 };
-use crate::io::{Disk, Io, Signal};
+use crate::io::{Budget, Disk, Io, Signal};
 
 /// The storage of one shard.
 pub struct ShardStorage<I: Io> {
@@ -26,6 +26,8 @@ pub struct ShardStorage<I: Io> {
     pub(super) config: StorageConfig,
     pub(super) checks: RecoveryChecks,
     pub(super) cache: RefCell<Cache<<I as Disk>::Buffer>>,
+    /// Memory of reads, from before they begin until the reader has taken what it wants of them.
+    pub(super) reading: Rc<Budget>,
     pub(super) files: RefCell<OpenFiles<<I as Disk>::File>>,
     pub(super) journal: Rc<Journal<I>>,
     /// What the journals of the last process hold, until every log is open.
@@ -71,7 +73,10 @@ impl<I: Io> ShardStorage<I> {
             untaken: RefCell::default(),
             io,
             checks,
-            cache: RefCell::new(Cache::new(config.cache_size)),
+            cache: RefCell::new(Cache::new(
+                config.cache_size - config.cache_size / READING_PART,
+            )),
+            reading: Budget::new((config.cache_size / READING_PART).max(MAX_READ_SIZE)),
             files: RefCell::new(OpenFiles::new(config.open_files)),
             config,
             counters,

@@ -79,7 +79,8 @@ impl<I: Io> Log<I> {
             });
         }
         let last = Offset(end.0 - 1);
-        let (segment, at, run) = self.locate(last).await?;
+        let (segment, at, loaded) = self.locate(last).await?;
+        let run = &loaded.run;
         let chunk = run.chunks.iter().find(|chunk| last < chunk.next);
         let chunk = chunk.expect("the run holds the record");
         let payload = &run.buffer.bytes()[chunk.payload.clone()];

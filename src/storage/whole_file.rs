@@ -5,12 +5,17 @@ use std::{io, path::Path, rc::Rc};
 use super::limits::{MAX_ENVELOPE_SIZE, SCAN_READ_SIZE};
 use crate::io::{Buffer, Disk, DiskFile, OpenMode, align_up};
 
+/// Bytes of a file that are read at once at first.
+const FIRST_WHOLE_READ: usize = 64 << 10;
+
 /// Reads a file, up to the largest that is believed.
 pub(super) async fn read<D: Disk>(disk: &D, path: &Path) -> io::Result<Vec<u8>> {
     let file = disk.open(path, OpenMode::Read).await?;
     let mut bytes = Vec::new();
     while bytes.len() < MAX_ENVELOPE_SIZE {
-        let block = file.read_at(bytes.len() as u64, SCAN_READ_SIZE).await?;
+        // Most are small.
+        let size = bytes.len().clamp(FIRST_WHOLE_READ, SCAN_READ_SIZE);
+        let block = file.read_at(bytes.len() as u64, size).await?;
         if block.bytes().is_empty() {
             break;
         }

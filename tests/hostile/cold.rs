@@ -1,15 +1,17 @@
 //! Readers of what no cache holds any more, who ask for little of much: what they are sent lies in
 //! buffers far larger than it.
 
+use std::{io::Write as _, thread};
+
 use millstream_protocol::{
     ErrorCode, TopicId,
-    messages::{FetchRequest, HandshakeRequest},
+    messages::{Api, FetchRequest, HandshakeRequest, encode_body},
 };
 
 use crate::{
     broker::Broker,
     memory::Watch,
-    peer::{Peer, plain_handshake},
+    peer::{Outcome, Peer, frame_of, plain_handshake},
     topics,
 };
 
@@ -76,5 +78,39 @@ fn little_replies_that_wait_do_not_hold_the_reads_they_came_from() {
         .collect();
     memory.check();
     drop(deaf);
+    assert!(broker.is_alive());
+}
+
+/// Each asks for a hundred bytes, and has a megabyte read for it.
+#[test]
+fn reads_from_disk_at_once_stay_within_the_memory() {
+    const READS: u16 = 550;
+    let Some(mut broker) = Broker::start(&[]) else {
+        return;
+    };
+    let info = topics::create(broker.address(), "cold", 1);
+    let mut peer = peer_of(&broker, info.partitions[0].shard.0);
+    for _ in 0..READS + 50 {
+        produce(&mut peer, info.id, 0, LARGE);
+    }
+    let memory = Watch::begin(broker.pid());
+    let fetches: Vec<u8> = (0..READS)
+        .flat_map(|offset| {
+            let body = encode_body(&fetch_of_one(info.id, 0, offset.into()));
+            frame_of(Api::Fetch as u16, u64::from(offset) + 10_000, &body, &[])
+        })
+        .collect();
+    let mut stream = peer.stream.try_clone().expect("a descriptor");
+    let asking = thread::spawn(move || stream.write_all(&fetches));
+    let mut answered = 0;
+    for _ in 0..READS {
+        match peer.receive() {
+            Outcome::Answered(frame) => answered += u16::from(frame.error().is_none()),
+            other => panic!("{other:?} after {answered}"),
+        }
+    }
+    asking.join().expect("no panic").expect("a connection");
+    assert!(answered > 0);
+    memory.check();
     assert!(broker.is_alive());
 }

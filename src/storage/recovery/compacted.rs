@@ -51,6 +51,7 @@ impl<I: Io> Recovery<'_, I> {
         let mut read_size = SCAN_READ_SIZE;
         while segment.end < size {
             let position = segment.end;
+            let _charge = self.storage.reading.take(read_size).await;
             let buffer = file.read_at(position, read_size).await;
             let buffer = buffer.map_err(failed("reading", &path))?;
             let (chunks, end) = run::parse(buffer.bytes(), &mut expected);

@@ -178,6 +178,7 @@ impl<I: Io> Recovery<'_, I> {
                 scan.stop = Stop::EndOfFile;
                 return Ok(());
             }
+            let _charge = self.storage.reading.take(read_size).await;
             let buffer = file.read_at(position, read_size).await;
             let buffer = buffer.map_err(failed("reading", &path))?;
             let stop = feed(scan, self.id, buffer.bytes(), observer);

@@ -61,6 +61,7 @@ impl<I: Io> Recovery<'_, I> {
         let file = opened.map_err(failed("opening", &path))?;
         let mut position = from;
         loop {
+            let _charge = self.storage.reading.take(SCAN_READ_SIZE).await;
             let buffer = file.read_at(position, SCAN_READ_SIZE).await;
             let buffer = buffer.map_err(failed("reading", &path))?;
             let bytes = buffer.bytes();
