@@ -19,7 +19,7 @@ use crate::{
     shard::{
         Shard,
         partition::{PartitionShell, refusal_message},
-        router::{Op, OpReply, Unanswered, Watched},
+        router::{Fetched, Op, OpReply, Unanswered, Watched},
     },
     storage::{ReadError, Slice, copy_loose, idle_size},
 };
@@ -28,6 +28,8 @@ use crate::{
 struct Part<I: Io> {
     result: FetchPartitionResult,
     slices: Vec<Slice<<I as Disk>::Buffer>>,
+    /// There was more than these.
+    more: bool,
     /// Memory for what the slices keep beside themselves.
     held: Option<Permit>,
 }
@@ -37,6 +39,7 @@ impl<I: Io> Part<I> {
         Self {
             result,
             slices: Vec::new(),
+            more: false,
             held: None,
         }
     }
@@ -48,6 +51,8 @@ struct Round<I: Io> {
     bytes: usize,
     /// An error or a divergence: the client must hear of it now.
     urgent: bool,
+    /// A partition had more than it could add: what comes later finds no room either.
+    full: bool,
 }
 
 impl<I: Io> Shard<I> {
@@ -81,7 +86,8 @@ impl<I: Io> Shard<I> {
                 continue;
             }
             let late = self.io().now() >= deadline || self.is_stopping_now();
-            if round.urgent || round.bytes >= enough || late || reply_to.is_gone() {
+            let complete = round.bytes >= enough || round.full && round.bytes > 0;
+            if round.urgent || complete || late || reply_to.is_gone() {
                 return send(round, charge, reply_to);
             }
             let Some(_waiting) = self.begin_to_wait(request.partitions.len()) else {
@@ -136,6 +142,7 @@ impl<I: Io> Shard<I> {
             parts: Vec::with_capacity(entries.len()),
             bytes: 0,
             urgent: false,
+            full: false,
         };
         for (shard, range) in runs(entries, |entry| self.owner(partition_of(entry))) {
             let left = max_bytes.saturating_sub(round.bytes);
@@ -150,6 +157,7 @@ impl<I: Io> Shard<I> {
                 let result = &part.result;
                 round.bytes += result.records_size as usize;
                 round.urgent |= result.error != ErrorCode::None || result.diverging.is_some();
+                round.full |= part.more;
                 round.parts.push(part);
             }
         }
@@ -175,6 +183,7 @@ impl<I: Io> Shard<I> {
                 // might pass the largest frame that a client takes.
                 part.result.records_size = 0;
                 part = Part::without_records(part.result);
+                part.more = true;
             }
             nothing_yet &= part.result.records_size == 0;
             left = left.saturating_sub(part.result.records_size as usize);
@@ -214,16 +223,25 @@ impl<I: Io> Shard<I> {
             }
             FetchVerdict::Read { up_to } if max_bytes > 0 => {
                 let max_bytes = max_bytes.min(entry.max_bytes.max(1) as usize);
-                match shell.log().read(entry.fetch_offset, up_to, max_bytes).await {
-                    Ok(slices) => {
+                let log = shell.log();
+                match log.read_some(entry.fetch_offset, up_to, max_bytes).await {
+                    Ok((slices, next)) => {
                         let size = slices.iter().map(Slice::size).sum::<usize>();
                         result.records_size = u32::try_from(size).unwrap_or(u32::MAX);
-                        return self.part_of(result, slices);
+                        return Part {
+                            more: size > 0 && next < up_to,
+                            ..self.part_of(result, slices)
+                        };
                     }
                     Err(error) => self.read_failed(&shell, &error, &mut result),
                 }
             }
-            FetchVerdict::Read { .. } => {}
+            FetchVerdict::Read { .. } => {
+                return Part {
+                    more: true,
+                    ..Part::without_records(result)
+                };
+            }
         }
         Part::without_records(result)
     }
@@ -241,9 +259,9 @@ impl<I: Io> Shard<I> {
             copy_loose(&mut slices);
         }
         Part {
-            result,
             slices,
             held,
+            ..Part::without_records(result)
         }
     }
 
@@ -290,13 +308,13 @@ impl<I: Io> Shard<I> {
         };
         parts
             .into_iter()
-            .map(|(result, bytes)| Part {
-                slices: if bytes.is_empty() {
-                    Vec::new()
-                } else {
-                    vec![Slice::own(bytes)]
+            .map(|fetched| Part {
+                slices: match fetched.records.is_empty() {
+                    true => Vec::new(),
+                    false => vec![Slice::own(fetched.records)],
                 },
-                ..Part::without_records(result)
+                more: fetched.more,
+                ..Part::without_records(fetched.result)
             })
             .collect()
     }
@@ -307,16 +325,20 @@ impl<I: Io> Shard<I> {
         entries: &[FetchPartition],
         max_bytes: usize,
         first: bool,
-    ) -> Vec<(FetchPartitionResult, Vec<u8>)> {
+    ) -> Vec<Fetched> {
         let parts = self.fetch_here(entries, max_bytes, first).await;
         parts
             .into_iter()
-            .map(|Part { result, slices, .. }| {
-                let mut bytes = Vec::with_capacity(result.records_size as usize);
-                for slice in &slices {
-                    bytes.extend_from_slice(slice.bytes());
+            .map(|part| {
+                let mut records = Vec::with_capacity(part.result.records_size as usize);
+                for slice in &part.slices {
+                    records.extend_from_slice(slice.bytes());
                 }
-                (result, bytes)
+                Fetched {
+                    result: part.result,
+                    records,
+                    more: part.more,
+                }
             })
             .collect()
     }

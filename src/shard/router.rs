@@ -94,12 +94,22 @@ pub struct Watched {
     pub high_watermark: Offset,
 }
 
+/// What was read of a partition for another shard.
+pub struct Fetched {
+    /// What a client is told.
+    pub result: FetchPartitionResult,
+    /// A copy of the batches.
+    pub records: Vec<u8>,
+    /// There was more than these.
+    pub more: bool,
+}
+
 /// The answer to an [`Op`], in the order of what was asked.
 pub enum OpReply {
     /// To `Produce`.
     Produce(Vec<ProducePartitionResult>),
-    /// To `Fetch`: with copies of the batches.
-    Fetch(Vec<(FetchPartitionResult, Vec<u8>)>),
+    /// To `Fetch`.
+    Fetch(Vec<Fetched>),
     /// To `Watch`.
     Watch,
     /// To `ListOffsets`.

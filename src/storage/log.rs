@@ -199,6 +199,21 @@ impl<I: Io> Log<I> {
         up_to: Offset,
         max_bytes: usize,
     ) -> Result<Vec<Slice<<I as Disk>::Buffer>>, ReadError> {
+        let (slices, _) = self.read_batches(from, up_to, max_bytes).await?;
+        Ok(slices)
+    }
+
+    /// The same, with the offset after what was read: below `up_to` if there was more than is given at
+    /// once.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn read_some(
+        &self,
+        from: Offset,
+        up_to: Offset,
+        max_bytes: usize,
+    ) -> Result<(Vec<Slice<<I as Disk>::Buffer>>, Offset), ReadError> {
         self.read_batches(from, up_to, max_bytes).await
     }
 

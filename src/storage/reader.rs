@@ -32,7 +32,7 @@ impl<I: Io> Log<I> {
         from: Offset,
         up_to: Offset,
         max_bytes: usize,
-    ) -> Result<Vec<Slice<<I as Disk>::Buffer>>, ReadError> {
+    ) -> Result<(Vec<Slice<<I as Disk>::Buffer>>, Offset), ReadError> {
         let mut slices = Vec::new();
         let mut size = 0;
         let mut at = from;
@@ -64,7 +64,7 @@ impl<I: Io> Log<I> {
             at = next;
         }
         slice::copy_little(&mut slices);
-        Ok(slices)
+        Ok((slices, at))
     }
 
     fn check_range(&self, offset: Offset) -> Result<(), ReadError> {

@@ -53,6 +53,38 @@ fn a_fetch_for_more_than_another_shard_has_waits_in_peace() {
     assert!(rounds < 20, "looked {rounds} times in a second");
 }
 
+/// The next batch does not fit into the reply, or the partition may give no more of it: nothing that comes
+/// later could change that.
+#[test]
+fn a_fetch_that_can_carry_no_more_does_not_wait_for_more() {
+    let Some(broker) = Broker::start(&[]) else {
+        return;
+    };
+    let address = broker.address();
+    let info = topics::create(address, "enough", 2);
+    let mut peer = Peer::ready(address);
+    for _ in 0..20 {
+        topics::produce(&mut peer, info.id, 0, &topics::batch(&[&[1; 300_000]]));
+    }
+    for shard in [0, 1] {
+        let handshake = HandshakeRequest {
+            wanted_shard: shard,
+            ..plain_handshake()
+        };
+        let (mut peer, _) = Peer::greeting(address, &handshake);
+        for (most, batches) in [(1 << 20, 3), (1, 1)] {
+            let mut request = fetch_of_two(info.id, 20_000);
+            request.min_bytes = 1 << 20;
+            request.partitions[0].max_bytes = most;
+            let begun = Instant::now();
+            let (_, records) = peer.ask_with(&request, &[]).expect("an answer");
+            let took = begun.elapsed();
+            assert_eq!(records.len() / 300_000, batches);
+            assert!(took < Duration::from_secs(10), "shard {shard}: {took:?}");
+        }
+    }
+}
+
 /// What comes behind the first batch keeps to the limit of the whole reply.
 #[test]
 fn a_large_batch_behind_a_small_one_waits_for_the_next_fetch() {
