@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, rc::Rc, time::Duration};
 
 use millstream::{
     io::{
-        Clock,
+        Clock, Random,
         sim::{Sim, SimIo},
     },
     storage::{CompactionOptions, Log, LogOptions, Pace, ShardStorage},
@@ -483,4 +483,63 @@ fn many_keys_and_little_memory_take_several_passes() {
         assert!(passes > 100, "{passes} passes");
         assert!(after * 3 < before, "{before} bytes, then {after}");
     });
+}
+
+/// Readers everywhere while segments are replaced under them: each read finds what lies at its offset or
+/// follows it, and none fails.
+#[test]
+fn readers_on_their_way_do_not_notice() {
+    let disk = disk();
+    Sim::new(3).with_disk(&disk).run(|io| async move {
+        let mut world = World::begin(io).await;
+        let mut reads = 0;
+        for round in 0..6_u64 {
+            for batch in 0..60 {
+                let key = |at| u8::try_from((batch * 5 + at + round) % 90).expect("below 90");
+                let input = |at| Input {
+                    key: Some(key(at)),
+                    size: Some(1500),
+                };
+                let records: Vec<Input> = (0..6).map(input).collect();
+                world.append(&records, 0, (round << 8) ^ batch);
+                if batch % 8 == 0 {
+                    world.settle().await;
+                }
+            }
+            world.settle().await;
+            let state = snapshot(world.log.log_end());
+            world.log.checkpoint(state).await.expect("a checkpoint");
+            reads += world.read_everywhere(round).await;
+        }
+        assert!(reads > 5_000, "{reads} reads");
+    });
+}
+
+impl World {
+    /// Has readers jump about until a pass is over; gives how often they read.
+    async fn read_everywhere(&self, seed: u64) -> u64 {
+        let done = std::cell::Cell::new(false);
+        let reads = std::cell::Cell::new(0);
+        let end = self.log.log_end();
+        let readers = (0..12_u64).map(|reader| {
+            let (done, reads) = (&done, &reads);
+            async move {
+                let mut random = Random::new(seed * 100 + reader);
+                let length = u64::try_from(end.0).expect("a length");
+                while !done.get() {
+                    let at = i64::try_from(random.below(length)).expect("an offset");
+                    let slices = self.log.read(Offset(at), end, 1).await.expect("a read");
+                    let header = BatchHeader::decode(slices[0].bytes()).expect("a batch");
+                    assert!(header.next_offset() > Offset(at));
+                    reads.set(reads.get() + 1);
+                }
+            }
+        });
+        let pass = async {
+            self.compact(1 << 20).await;
+            done.set(true);
+        };
+        futures_util::future::join(futures_util::future::join_all(readers), pass).await;
+        reads.get()
+    }
 }
