@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, rc::Rc, time::Duration};
 use millstream::{
     io::{
         Clock, Random,
-        sim::{Sim, SimIo},
+        sim::{DiskTimes, Sim, SimIo},
     },
     storage::{CompactionOptions, Log, LogOptions, Pace, ShardStorage},
 };
@@ -215,10 +215,10 @@ struct World {
 }
 
 impl World {
-    async fn begin(io: SimIo) -> Self {
+    async fn begin(io: SimIo, options: LogOptions) -> Self {
         let storage = storage_with_journal(&io, true).await.expect("a journal");
         let shared = Shared::default();
-        let (log, ..) = open(&storage, options(), &shared).await;
+        let (log, ..) = open(&storage, options, &shared).await;
         Self {
             io,
             storage,
@@ -408,7 +408,7 @@ impl World {
 }
 
 async fn run(io: SimIo, steps: Vec<Step>) -> u64 {
-    let mut world = World::begin(io).await;
+    let mut world = World::begin(io, options()).await;
     for step in steps {
         world.step(step).await;
     }
@@ -450,7 +450,7 @@ fn what_is_left_is_what_the_map_holds() {
 fn many_keys_and_little_memory_take_several_passes() {
     let disk = disk();
     Sim::new(2).with_disk(&disk).run(|io| async move {
-        let mut world = World::begin(io).await;
+        let mut world = World::begin(io, options()).await;
         for round in 0..600_u64 {
             let records: Vec<Input> = (0..8)
                 .map(|at| Input {
@@ -489,12 +489,31 @@ fn many_keys_and_little_memory_take_several_passes() {
 /// follows it, and none fails.
 #[test]
 fn readers_on_their_way_do_not_notice() {
+    let micros = Duration::from_micros;
+    // Opening a file may take longer than it takes to put another in its place.
+    let slow_opens = DiskTimes {
+        flush: (micros(10), micros(500)),
+        metadata: (micros(10), micros(4_000)),
+        ..DiskTimes::default()
+    };
+    for times in [DiskTimes::default(), slow_opens] {
+        readers_jump_about(times);
+    }
+}
+
+fn readers_jump_about(times: DiskTimes) {
     let disk = disk();
+    disk.set_times(times);
     Sim::new(3).with_disk(&disk).run(|io| async move {
-        let mut world = World::begin(io).await;
+        // Large enough that an index leads into the middle of a segment, where nothing stays in its place.
+        let options = LogOptions {
+            segment_size: 400 << 10,
+            ..LogOptions::default()
+        };
+        let mut world = World::begin(io, options).await;
         let mut reads = 0;
         for round in 0..6_u64 {
-            for batch in 0..60 {
+            for batch in 0..180 {
                 let key = |at| u8::try_from((batch * 5 + at + round) % 90).expect("below 90");
                 let input = |at| Input {
                     key: Some(key(at)),
