@@ -40,7 +40,15 @@ impl<I: Io> Log<I> {
     /// Makes a segment, durably: its name before anything in it is acknowledged.
     pub(super) async fn create(&self, base: Offset, size: u64) {
         let path = names::segment_path(&self.dir, base);
-        let made = self.retry_when_full(&path, async || self.make_segment(base, size).await);
+        let made = self.retry_when_full(&path, async || {
+            self.make_segment(base, size).await?;
+            // The writer waits for this, so not if it had to wait for others too.
+            if self.storage.filling.taken.get() {
+                return Ok(());
+            }
+            let file = self.file(base).await?;
+            self.zero_fill(&file, SEGMENT_HEADER_SIZE..size).await
+        });
         match made.await {
             Ok(true) => {
                 let state = &mut *self.state.borrow_mut();
@@ -147,7 +155,7 @@ impl<I: Io> Log<I> {
     /// all of them at once would keep the disk from everything else. A writer that has come to the end
     /// gets what there is at once, zeros or not.
     async fn zero_fill(&self, file: &<I as Disk>::File, range: Range<u64>) -> io::Result<()> {
-        if range.end.saturating_sub(range.start) < ZERO_FILL_FROM {
+        if range.end.saturating_sub(range.start) + SEGMENT_HEADER_SIZE < ZERO_FILL_FROM {
             return Ok(());
         }
         let Some(turn) = self.turn_to_fill().await else {

@@ -10,6 +10,7 @@ use super::{
         format::segment::SEGMENT_HEADER_SIZE,
         limits::{
             ALLOCATION_GROWTH, GATHER_SIZE, MAX_ALLOCATION, MAX_WRITES_IN_FLIGHT, MIN_SEGMENT_SIZE,
+            ZERO_FILL_FROM,
         },
     },
     Appender, FlushNeed, Lane, Placed, Position, Progress, Stage, Step, TailChunk, TailSegment,
@@ -97,8 +98,11 @@ impl<B: Buffer> Appender<B> {
             return None;
         }
         self.preparing = true;
-        let wanted = self.next_allocation.min(segment_size(options));
-        let size = wanted.max(SEGMENT_HEADER_SIZE + room);
+        // The writer waits for it, and a large one is filled with zeros: so not all that it will need.
+        let wanted = self.next_allocation.min(ZERO_FILL_FROM);
+        let size = wanted
+            .min(segment_size(options))
+            .max(SEGMENT_HEADER_SIZE + room);
         Some(Step::Create { base, size })
     }
 
