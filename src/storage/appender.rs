@@ -478,6 +478,11 @@ impl<B: Buffer> Appender<B> {
         Some(place)
     }
 
+    /// Nobody wants to know about a boundary any more.
+    pub fn forget_boundary(&mut self, ticket: u64) {
+        self.boundaries.retain(|boundary| boundary.ticket != ticket);
+    }
+
     /// Chunks that got a place since the last call.
     pub fn take_placed(&mut self) -> Vec<Placed> {
         std::mem::take(&mut self.placed)

@@ -64,7 +64,12 @@ impl<I: Io> Log<I> {
             }
             let place = state.appender.take_boundary(ticket);
             let place = place.map(|place| Ok(Some(place)));
-            place.or_else(|| state.stuck().map(Err))
+            place.or_else(|| {
+                let stuck = state.stuck()?;
+                // Nobody will ask again.
+                state.appender.forget_boundary(ticket);
+                Some(Err(stuck))
+            })
         });
         let Some(position) = position.await? else {
             return Ok(());

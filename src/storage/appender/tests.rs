@@ -310,6 +310,9 @@ fn a_boundary_is_where_everything_so_far_ends() {
     };
     assert_eq!(test.appender.take_boundary(1), Some(first));
     assert_eq!(test.appender.take_boundary(1), None, "asked for once");
+    test.appender.mark_boundary(3);
+    test.appender.forget_boundary(3);
+    assert_eq!(test.appender.take_boundary(3), None, "nobody asks any more");
     assert_eq!(
         test.appender.take_boundary(2),
         Some(test.appender.durable())
