@@ -64,6 +64,11 @@ impl<I: Io> Shard<I> {
                 Ok(shell) => find(&shell, entry.timestamp_ms).await,
                 Err(Missing { error, message }) => Err((error, message)),
             };
+            // Its topic may have been deleted meanwhile, which says more than what came of that.
+            let found = found.map_err(|failed| match self.partition(id) {
+                Ok(_) => failed,
+                Err(Missing { error, message }) => (error, message),
+            });
             results.push(listed(entry, found));
         }
         results

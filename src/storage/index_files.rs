@@ -47,9 +47,43 @@ impl<I: Io> Log<I> {
             segment.and_then(|segment| self.archived_index(segment))
         };
         if let Some(index) = index {
-            let path = names::index_path(&self.dir, base);
-            let _ = whole_file::write(&self.storage.io, &path, &index.encode()).await;
+            self.write_index(&index).await;
+            if !self.is_present(&index) {
+                // Whoever removed the segment came too early for this.
+                let path = names::index_path(&self.dir, base);
+                let _ = self.storage.io.remove_file(&path).await;
+            }
         }
+    }
+
+    async fn write_index(&self, index: &IndexV1) {
+        let path = names::index_path(&self.dir, Offset(index.base));
+        let _ = whole_file::write(&self.storage.io, &path, &index.encode()).await;
+    }
+
+    /// The segment that an index is of is still there, and ends where it did.
+    fn is_present(&self, index: &IndexV1) -> bool {
+        let state = self.state.borrow();
+        let segment = state.segments.0.get(&Offset(index.base));
+        segment.is_some_and(|segment| segment.end == index.end)
+    }
+
+    /// Writes an index that was built, and keeps no reader waiting for it. Whoever removes, cuts or
+    /// replaces segments holds the slots: then it is left out.
+    fn keep_index(&self, index: IndexV1) {
+        let Some(held) = self.slots.try_hold() else {
+            return;
+        };
+        if self.state.borrow().closing || !self.is_present(&index) {
+            return;
+        }
+        let this = self.this();
+        self.running.set(self.running.get() + 1);
+        self.storage.io.spawn(TaskClass::Background, async move {
+            this.write_index(&index).await;
+            drop(held);
+            this.task_done();
+        });
     }
 
     pub(super) fn archived_index(&self, segment: &Segment) -> Option<IndexV1> {
@@ -99,7 +133,17 @@ impl<I: Io> Log<I> {
         };
         let index = match self.read_index(base, end).await {
             Some(index) => index,
-            None => self.build_index(base, end).await?,
+            None => {
+                let built = self.build_index(base, end).await;
+                let built = built.map_err(|error| self.unless_removed(base, error))?;
+                let archived = (built.end == end).then(|| self.archived_index(&built));
+                if self.state.borrow().reading.era() == era
+                    && let Some(archived) = archived.flatten()
+                {
+                    self.keep_index(archived);
+                }
+                built.index.unwrap_or_default()
+            }
         };
         let state = &mut *self.state.borrow_mut();
         if state.reading.era() == era
@@ -130,7 +174,7 @@ impl<I: Io> Log<I> {
     }
 
     /// Reads the whole segment; what is damaged in it stays out, and its readers will be told.
-    async fn build_index(&self, base: Offset, end: u64) -> Result<Index, ReadError> {
+    async fn build_index(&self, base: Offset, end: u64) -> Result<Segment, ReadError> {
         let path = names::segment_path(&self.dir, base);
         let failed = |error: io::Error| ReadError::Io {
             path: path.clone(),
@@ -162,14 +206,6 @@ impl<I: Io> Log<I> {
                 RunEnd::Needs(_) | RunEnd::NoChunk(_) => break,
             }
         }
-        let index = segment.index.take().unwrap_or_default();
-        segment.index = Some(index.clone());
-        if segment.end == end
-            && let Some(archived) = self.archived_index(&segment)
-        {
-            let path = names::index_path(&self.dir, base);
-            let _ = whole_file::write(&self.storage.io, &path, &archived.encode()).await;
-        }
-        Ok(index)
+        Ok(segment)
     }
 }

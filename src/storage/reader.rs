@@ -110,7 +110,8 @@ impl<I: Io> Log<I> {
             over(done).await;
             return Ok(None);
         }
-        let plan = self.plan(at, None).await?;
+        let plan = self.plan(at, None).await;
+        let plan = plan.map_err(|error| self.unless_trimmed(at, error))?;
         if let Some(done) = self.with_reading(|reading| reading.under_way_with(&plan)) {
             over(done).await;
             return Ok(None);
@@ -136,8 +137,21 @@ impl<I: Io> Log<I> {
         if result.is_err() && replaced {
             return Ok(None);
         }
-        // A trim may have taken the file away meanwhile, and that is no fault of the disk.
-        result.map_err(|error| self.check_range(plan.at).err().unwrap_or(error))
+        result
+            .map_err(|error| self.unless_trimmed(plan.at, self.unless_removed(plan.segment, error)))
+    }
+
+    /// A trim may have taken the file away meanwhile, and that is no fault of the disk.
+    fn unless_trimmed(&self, at: Offset, error: ReadError) -> ReadError {
+        self.check_range(at).err().unwrap_or(error)
+    }
+
+    /// Nor is it that a segment is gone since its log was removed.
+    pub(super) fn unless_removed(&self, segment: Offset, error: ReadError) -> ReadError {
+        match self.state.borrow().segments.0.contains_key(&segment) {
+            true => error,
+            false => ReadError::Closed,
+        }
     }
 
     fn with_reading<T>(&self, change: impl FnOnce(&mut Reading) -> T) -> T {

@@ -34,6 +34,11 @@ impl Lock {
         self.freed.wait_until(|| !self.held.replace(true)).await;
         Held(Rc::clone(self))
     }
+
+    /// The lock, if nobody has it.
+    pub fn try_hold(self: &Rc<Self>) -> Option<Held> {
+        (!self.held.replace(true)).then(|| Held(Rc::clone(self)))
+    }
 }
 
 /// The lock, until dropped.
@@ -126,6 +131,7 @@ mod tests {
         };
         let mut second = pin!(lock.hold());
         assert!(second.as_mut().poll(&mut context).is_pending());
+        assert!(lock.try_hold().is_none());
         drop(first);
         assert!(second.as_mut().poll(&mut context).is_ready());
     }

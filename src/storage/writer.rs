@@ -155,7 +155,7 @@ impl<I: Io> Log<I> {
         });
     }
 
-    fn task_done(&self) {
+    pub(super) fn task_done(&self) {
         self.running.set(self.running.get() - 1);
         self.changed.raise();
     }
@@ -252,9 +252,13 @@ impl<I: Io> Log<I> {
             // Which of the two was opened cannot be told if one took the other's place meanwhile.
             let replacing = self.replacing.borrow();
             let other = replacing.as_ref().is_none_or(|(base, _)| *base != segment);
-            if other && self.state.borrow().reading.era() == era {
-                let mut files = self.storage.files.borrow_mut();
-                files.insert(self.key, segment, file.clone());
+            let state = self.state.borrow();
+            if other && state.reading.era() == era {
+                // One that was removed meanwhile must not keep its space.
+                if state.segments.0.contains_key(&segment) {
+                    let mut files = self.storage.files.borrow_mut();
+                    files.insert(self.key, segment, file.clone());
+                }
                 return Ok(file);
             }
         }

@@ -7,3 +7,4 @@ mod log;
 #[path = "../crash/oracle.rs"]
 #[expect(dead_code, reason = "made for the crash tests, which use all of it")]
 mod oracle;
+mod removed;
