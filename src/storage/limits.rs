@@ -29,6 +29,10 @@ pub const BUFFERED_FLUSH_MS: u64 = 100;
 pub const DISK_FULL_RETRY_MS: u64 = 500;
 /// First read of a reader that is not in the cache, in bytes; doubles while it reads in order.
 pub const FIRST_READ_SIZE: usize = 1 << 20;
+/// How long after an append those who catch up read little at a time, in milliseconds.
+pub const WRITTEN_LATELY_MS: u64 = 100;
+/// Largest read of those who catch up beside appends, in bytes.
+pub const READ_SIZE_BESIDE_APPENDS: usize = 512 << 10;
 /// Largest read ahead, in bytes.
 pub const MAX_READ_SIZE: usize = 4 << 20;
 /// Reads ahead of a reader in order, where the cache is large enough.

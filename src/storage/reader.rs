@@ -8,7 +8,7 @@ use millstream_protocol::Offset;
 use super::{
     Log, ReadError, Slice,
     format::{names, segment::SEGMENT_HEADER_SIZE},
-    limits::ENOUGH_TO_RETURN,
+    limits::{ENOUGH_TO_RETURN, MAX_READ_SIZE, READ_SIZE_BESIDE_APPENDS},
     reading::{Plan, ReadStream, Reading},
     run::{self, Expected, Run, RunEnd},
     slice,
@@ -175,7 +175,11 @@ impl<I: Io> Log<I> {
         let segment = state.segments.0.get(&segment).ok_or(ReadError::Closed)?;
         let chunk = known.unwrap_or_else(|| segment.place_of(at));
         let last = ahead.or(stream.map(|stream| stream.window));
-        Ok(Plan::new(at, segment, chunk, last, era))
+        let size_max = match self.storage.is_written() {
+            true => READ_SIZE_BESIDE_APPENDS,
+            false => MAX_READ_SIZE,
+        };
+        Ok(Plan::new(at, segment, chunk, (last, size_max), era))
     }
 
     fn segment_holding(&self, at: Offset) -> Result<Offset, ReadError> {
@@ -334,7 +338,10 @@ impl<I: Io> Log<I> {
 
     /// Begins the reads from `at` on. They run side by side: the index tells where each one ends.
     async fn begin_ahead(&self, mut at: Offset, window: usize) -> Result<(), ReadError> {
-        let reads = self.storage.cache.borrow().reads_ahead(window);
+        let reads = match self.storage.is_written() {
+            true => 1,
+            false => self.storage.cache.borrow().reads_ahead(window),
+        };
         for _ in 0..reads {
             if !self.is_behind(at) {
                 break;

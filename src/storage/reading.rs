@@ -5,7 +5,7 @@ use std::rc::Rc;
 use millstream_protocol::Offset;
 
 use super::{
-    limits::{FIRST_READ_SIZE, MAX_READ_SIZE, MAX_READ_STREAMS},
+    limits::{FIRST_READ_SIZE, MAX_READ_STREAMS},
     segments::Segment,
 };
 use crate::io::Signal;
@@ -69,16 +69,16 @@ pub(super) struct Plan {
 
 impl Plan {
     /// A read of `segment` from a chunk on, for one who wants `at`; `last` is the size of the read
-    /// before it, of a reader in order.
+    /// before it, of a reader in order, and `size_max` what it may be at most now.
     pub fn new(
         at: Offset,
         segment: &Segment,
         chunk: (Offset, u64),
-        last: Option<usize>,
+        (last, size_max): (Option<usize>, usize),
         era: u64,
     ) -> Self {
         let (base, position) = chunk;
-        let window = last.map_or(FIRST_READ_SIZE, |last| MAX_READ_SIZE.min(last * 2));
+        let window = last.map_or(FIRST_READ_SIZE, |last| last * 2).min(size_max);
         let (size, until) = segment.cut_read(position, window);
         Self {
             at,
@@ -180,5 +180,25 @@ impl Reading {
     pub fn forget(&mut self) {
         self.streams.clear();
         self.generation += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_double_up_to_what_is_allowed_now() {
+        let window = |last, size_max| {
+            let segment = Segment::empty(Offset(0), 0);
+            let plan = Plan::new(Offset(0), &segment, (Offset(0), 4096), (last, size_max), 0);
+            (plan.window, plan.in_order)
+        };
+        assert_eq!(window(None, 4 << 20), (FIRST_READ_SIZE, false));
+        assert_eq!(window(Some(1 << 20), 4 << 20), (2 << 20, true));
+        assert_eq!(window(Some(4 << 20), 4 << 20), (4 << 20, true));
+        // Something is appended.
+        assert_eq!(window(Some(4 << 20), 512 << 10), (512 << 10, true));
+        assert_eq!(window(Some(512 << 10), 4 << 20), (1 << 20, true));
     }
 }

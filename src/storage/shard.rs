@@ -5,6 +5,7 @@ use std::{
     collections::BTreeSet,
     rc::Rc,
     sync::Arc,
+    time::Duration,
 };
 
 use millstream_protocol::TopicPartition;
@@ -14,11 +15,11 @@ use super::{
     cache::{Cache, LogKey},
     files::OpenFiles,
     journal::{Journal, JournalConfig},
-    limits::{MAX_READ_SIZE, MAX_SEGMENTS_MADE_AT_ONCE, READING_PART},
+    limits::{MAX_READ_SIZE, MAX_SEGMENTS_MADE_AT_ONCE, READING_PART, WRITTEN_LATELY_MS},
     preparation::Filling,
     wait::Turns,
 };
-use crate::io::{Budget, Disk, Io, Signal};
+use crate::io::{Budget, Disk, Io, Monotonic, Signal};
 
 /// The storage of one shard.
 pub struct ShardStorage<I: Io> {
@@ -36,6 +37,8 @@ pub struct ShardStorage<I: Io> {
     untaken: RefCell<BTreeSet<TopicPartition>>,
     counters: Rc<RefCell<StorageCounters>>,
     unflushed: Cell<usize>,
+    /// When something was last appended.
+    appended_at: Cell<Option<Monotonic>>,
     pub(super) filling: Filling,
     /// For segments that are being made.
     pub(super) making: Rc<Turns>,
@@ -81,6 +84,7 @@ impl<I: Io> ShardStorage<I> {
             config,
             counters,
             unflushed: Cell::new(0),
+            appended_at: Cell::new(None),
             filling: Filling::default(),
             making: Turns::new(MAX_SEGMENTS_MADE_AT_ONCE),
             held: Rc::default(),
@@ -173,8 +177,17 @@ impl<I: Io> ShardStorage<I> {
         count(&mut self.counters.borrow_mut());
     }
 
+    /// Appends wait for the disk, or did a moment ago: those who catch up read little at a time, or each
+    /// flush would wait for what they have under way.
+    pub(super) fn is_written(&self) -> bool {
+        let lately =
+            |at: Monotonic| self.io.now().since(at) < Duration::from_millis(WRITTEN_LATELY_MS);
+        self.appended_at.get().is_some_and(lately)
+    }
+
     pub(super) fn take_room(&self, size: usize) {
         self.unflushed.set(self.unflushed.get() + size);
+        self.appended_at.set(Some(self.io.now()));
     }
 
     pub(super) fn free_room(&self, size: usize) {
