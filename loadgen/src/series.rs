@@ -19,6 +19,8 @@ pub struct Stream {
     meters: Vec<Meter>,
     total: Sample,
     intervals: Vec<Interval>,
+    /// What was measured in the last of them.
+    last: Sample,
     /// Records so far, those of the warm-up too.
     records: u64,
 }
@@ -32,6 +34,7 @@ impl Stream {
             meters,
             total: Sample::default(),
             intervals: Vec::new(),
+            last: Sample::default(),
             records: 0,
         }
     }
@@ -71,6 +74,8 @@ pub struct Series {
     start_us: i64,
     /// Start of the interval under way.
     interval_us: i64,
+    /// Length of the last interval.
+    last_us: i64,
     /// Length of all intervals that count.
     measured_us: i64,
 }
@@ -84,6 +89,7 @@ impl Series {
             warm_up,
             start_us: 0,
             interval_us: 0,
+            last_us: 0,
             measured_us: 0,
         }
     }
@@ -112,6 +118,7 @@ impl Series {
         let warm_up = self.warms_up();
         let from_us = std::mem::replace(&mut self.interval_us, now_us);
         let duration_us = now_us - from_us;
+        self.last_us = duration_us;
         if !warm_up {
             self.measured_us += duration_us;
         }
@@ -128,6 +135,7 @@ impl Series {
             };
             stream.intervals.push(interval);
             stream.records += sample.records;
+            stream.last.clone_from(&sample);
             Tick {
                 name: stream.name,
                 from_us,
@@ -140,18 +148,32 @@ impl Series {
         ticks.collect()
     }
 
-    /// The last interval ends, unless it is too short for one: then what came in it counts, and its
-    /// time does not.
+    /// The last interval ends. A rest that is too short for one belongs to the interval before, with its time: rates
+    /// would be too high without it, and latencies too good without what was late.
     pub fn last_interval(&mut self, now_us: i64) -> Vec<Tick> {
         let nothing_else = self.measured_us == 0 && !self.warms_up();
         if nothing_else || since(self.interval_us, now_us) >= SHORTEST_INTERVAL {
             return self.interval(now_us);
         }
+        let rests: Vec<Sample> = self.streams.iter().map(Stream::take).collect();
+        if rests.iter().all(|rest| rest.records + rest.failed == 0) {
+            return Vec::new();
+        }
         let warm_up = self.warms_up();
-        for stream in &mut self.streams {
-            let sample = stream.take();
+        let rest_us = now_us - std::mem::replace(&mut self.interval_us, now_us);
+        self.last_us += rest_us;
+        if !warm_up {
+            self.measured_us += rest_us;
+        }
+        let at_seconds = self.elapsed(now_us).as_secs_f64();
+        for (stream, rest) in self.streams.iter_mut().zip(rests) {
             if !warm_up {
-                stream.total.add(&sample);
+                stream.total.add(&rest);
+            }
+            stream.last.add(&rest);
+            if let Some(interval) = stream.intervals.last_mut() {
+                interval.at_seconds = at_seconds;
+                interval.figures = Figures::new(&stream.last, self.last_us);
             }
         }
         Vec::new()
@@ -210,9 +232,18 @@ mod tests {
         meter.record(|sample| sample.records += 7);
         assert!(series.last_interval(5 * SECOND_US + 1_000).is_empty());
         let whole = series.finish().remove(0);
-        assert_eq!(whole.result.total.records, 37);
-        assert!((whole.result.total.seconds - 3.0).abs() < 1e-9);
-        assert_eq!(whole.result.intervals.len(), 5);
+        let total = whole.result.total;
+        assert_eq!(total.records, 37);
+        assert!((total.seconds - 3.001).abs() < 1e-9, "{total:?}");
+        let intervals = whole.result.intervals;
+        assert_eq!(intervals.len(), 5);
+        let counted = intervals.iter().filter(|it| !it.warm_up);
+        let records: u64 = counted.map(|it| it.figures.records).sum();
+        assert_eq!(
+            records, total.records,
+            "the total is the sum of its intervals"
+        );
+        assert!((intervals[4].at_seconds - 5.001).abs() < 1e-9);
     }
 
     #[test]

@@ -40,7 +40,8 @@ pub fn charts(run: &RunResult) -> Vec<Chart> {
 }
 
 fn seconds(value: f64) -> String {
-    format!("{value:.0}")
+    let text = format!("{value:.1}");
+    text.strip_suffix(".0").unwrap_or(&text).to_owned()
 }
 
 /// Seconds since the start.
@@ -278,5 +279,22 @@ fn memory(run: &RunResult) -> Chart {
         marks: Vec::new(),
         band: warm_up(run),
         rule: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_time_axis_repeats_no_label() {
+        for until in [1.0, 2.0015, 7.0, 600.0] {
+            let ticks = Scale::Linear { from: 0.0, until }.ticks();
+            let mut labels: Vec<String> = ticks.into_iter().map(seconds).collect();
+            let count = labels.len();
+            labels.dedup();
+            assert_eq!(labels.len(), count, "{labels:?}");
+        }
+        assert_eq!([seconds(0.5), seconds(2.0)], ["0.5", "2"]);
     }
 }
