@@ -145,10 +145,13 @@ impl StatusArgs {
 
 fn print(cluster: &DescribeClusterResponse) -> Result<()> {
     for broker in &cluster.brokers {
-        let up = Duration::from_secs(broker.uptime_ms / 1000);
         output::line(format_args!(
-            "broker {} is up for {up:?}: version {}, {} shard(s), {} connection(s)",
-            broker.id, broker.version, broker.shard_count, broker.connections
+            "broker {} is up for {}s: version {}, {} shard(s), {} connection(s)",
+            broker.id,
+            broker.uptime_ms / 1000,
+            broker.version,
+            broker.shard_count,
+            broker.connections
         ))?;
         output::line(format_args!(
             "  partitions  {}, {} of them failed",

@@ -183,6 +183,8 @@ impl<I: Io> Shard<I> {
         self.take_image(true);
         self.loaded.wait_until(|| self.loading.get() == 0).await;
         self.measure_disk().await;
+        // Whoever asks as soon as the broker is ready must hear of partitions that failed.
+        self.publish();
         self.storage.replayed()
     }
 
@@ -473,6 +475,15 @@ impl<I: Io> Service<I> for Shard<I> {
         let peer = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string());
         match reason {
             ReceiveError::Closed | ReceiveError::Ended | ReceiveError::Stopping => {
+                tracing::debug!(%peer, %reason, "connection ended");
+            }
+            // A client that ends without reading all, as `consume | head` does, is no trouble.
+            ReceiveError::Io(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+                ) =>
+            {
                 tracing::debug!(%peer, %reason, "connection ended");
             }
             _ => tracing::warn!(%peer, %reason, "connection closed"),

@@ -61,7 +61,8 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    fn publish(&self) {
+    /// Shows the rest of the process how this shard fares.
+    pub(super) fn publish(&self) {
         let counters = self.counters();
         let storage = self.storage.counters();
         counters.sent_bytes.set(self.sent_bytes.get());
