@@ -30,6 +30,18 @@ pub struct DiskFacts {
     pub flush: Duration,
 }
 
+impl DiskFacts {
+    /// Whether it is memory that looks like a disk: nothing on it outlives a restart of the host.
+    #[must_use]
+    pub fn is_memory(&self) -> bool {
+        is_memory(&self.file_system)
+    }
+}
+
+fn is_memory(file_system: &str) -> bool {
+    matches!(file_system, "tmpfs" | "ramfs" | "devtmpfs")
+}
+
 /// Tries the disk with a small file of its own, which is gone afterwards.
 ///
 /// # Errors
@@ -59,9 +71,8 @@ fn try_disk(probe: &Path, file_system: &str) -> io::Result<(bool, Duration)> {
     options.write(true).create(true).truncate(true);
     let direct_flag = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).expect("a flag of open");
     // Memory has no page cache to go around, whatever newer kernels pretend.
-    let in_memory = matches!(file_system, "tmpfs" | "ramfs" | "devtmpfs");
     let direct = options.clone().custom_flags(direct_flag).open(probe);
-    if let (false, Ok(file)) = (in_memory, direct)
+    if let (false, Ok(file)) = (is_memory(file_system), direct)
         && let Ok(flush) = measure(&file)
     {
         return Ok((true, flush));

@@ -175,18 +175,20 @@ pub(super) static ROWS: [Row; 14] = [
         log_level,
         ToString::to_string
     ),
-    row!(
-        "shutdown-timeout",
-        shutdown_timeout_ms,
-        "DURATION",
-        "a duration up to 1h, such as 30s",
-        "How long a clean shutdown may take before it is given up",
-        |text| parse_duration_ms(text).filter(|ms| (1..=3_600_000).contains(ms)),
-        |value: &u64| match value % 1000 {
-            0 => format!("{}s", value / 1000),
-            _ => format!("{value}ms"),
-        }
-    ),
+    Row {
+        name: "shutdown-timeout",
+        value_name: "DURATION",
+        takes: "a duration up to 1h, such as 30s",
+        doc: "How long a clean shutdown may take before it is given up",
+        parse: |settings, text| {
+            settings.shutdown_timeout_ms = shutdown_timeout_ms(text.trim())?;
+            Ok(())
+        },
+        show: |settings| match settings.shutdown_timeout_ms {
+            ms if ms % 1000 == 0 => format!("{}s", ms / 1000),
+            ms => format!("{ms}ms"),
+        },
+    },
     Row {
         name: "topic-defaults",
         value_name: "NAME=VALUE,…",
@@ -242,6 +244,17 @@ fn number(text: &str, low: u32, high: u32) -> Option<u32> {
 
 fn memory(text: &str) -> Option<u64> {
     parse_size(text).filter(|bytes| (64 << 20..=16 << 40).contains(bytes))
+}
+
+fn shutdown_timeout_ms(text: &str) -> Result<u64, Refused> {
+    // Whoever writes 5 means seconds; the settings of topics, which are milliseconds by Kafka's custom, say so in
+    // their names.
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        let reason = format!("{text} has no unit: write {text}s or {text}ms");
+        return Err(Some(reason));
+    }
+    let in_range = parse_duration_ms(text).filter(|ms| (1..=3_600_000).contains(ms));
+    in_range.ok_or(None)
 }
 
 fn boolean(text: &str) -> Option<bool> {

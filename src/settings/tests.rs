@@ -129,6 +129,8 @@ fn a_bad_value_says_what_where_and_what_it_takes() {
         assert!(error.contains(&format!("(flag --{name})")), "{error}");
         assert!(error.contains(&format!("{name} takes ")), "{error}");
     }
+    let error = from_file("shutdown-timeout = 5").unwrap_err().to_string();
+    assert!(error.ends_with("5 has no unit: write 5s or 5ms"), "{error}");
     let error = from_file("topic-defaults = 'retention.mz=1'")
         .unwrap_err()
         .to_string();

@@ -195,6 +195,14 @@ fn the_banner_the_admin_server_and_a_clean_stop() {
             let sample = format!("millstream_shard_requests_total{{shard=\"{shard}\"}}");
             assert!(metrics.contains(&sample), "{metrics}");
         }
+        let address = admin
+            .trim_start_matches("http://")
+            .split('/')
+            .next()
+            .unwrap();
+        let wrong = millstream(&["status", "--wait", "30s", "--server", address]);
+        let said = Run::of(wrong, b"").failed(1);
+        assert!(said.contains("it speaks HTTP"), "{said}");
         // The banner's own commands work.
         let server = broker.fact("clients").to_owned();
         let status = Run::of(millstream(&["status", "--server", &server]), b"");
@@ -329,6 +337,22 @@ fn memory_file_systems_are_served_through_the_page_cache_and_said_once() {
     let (status, log) = broker.stop(Signal::TERM);
     assert_eq!(status, Some(0), "{log}");
     assert_eq!(log.matches("cannot do direct I/O").count(), 1, "{log}");
+    let told = log.matches("everything on it is gone, acknowledged or not");
+    assert_eq!(told.count(), 1, "{log}");
+}
+
+#[test]
+fn a_core_that_is_not_there_is_named_with_its_setting() {
+    let temp = tempfile::tempdir().unwrap();
+    // 4095 is more than the kernel's own sets hold.
+    for core in ["1000", "4095"] {
+        let more = ["--admin-listen", "off", "--shards", "1", "--cores", core];
+        let said = refused(temp.path(), &more, 1);
+        assert!(
+            said.contains(&format!("core {core} is missing")) && said.contains("--cores"),
+            "{said}"
+        );
+    }
 }
 
 #[test]

@@ -5,13 +5,14 @@ use std::{sync::Arc, time::Duration};
 use bytes::Buf;
 use millstream_protocol::{
     ClusterId, ErrorCode,
+    frame::FrameError,
     messages::{HandshakeRequest, HandshakeResponse},
 };
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 
 use super::{
     decode_reply,
-    frame::{FrameReader, OutgoingFrame, WriteQueue},
+    frame::{FrameReader, OutgoingFrame, ReadError, WriteQueue},
 };
 use crate::error::RequestError;
 
@@ -52,6 +53,12 @@ pub(super) async fn connect(
     }
 }
 
+/// The size of a frame that begins with `HTTP`, as the answer of a server that was taken for a broker does.
+const HTTP_FRAME_SIZE: u64 = u32::from_le_bytes(*b"HTTP") as u64 + FRAME_LENGTH_SIZE;
+
+/// The length field, which does not count itself.
+const FRAME_LENGTH_SIZE: u64 = 4;
+
 async fn shake_hands(
     address: &Arc<str>,
     identity: &Identity,
@@ -80,7 +87,16 @@ async fn shake_hands(
             .map_err(|error| failed(&error))?;
     }
     let mut reader = FrameReader::default();
-    let frame = reader.next(socket).await.map_err(|error| failed(&error))?;
+    let frame = reader.next(socket).await.map_err(|error| match error {
+        ReadError::Frame(FrameError::TooLarge { size, .. }) if size == HTTP_FRAME_SIZE => {
+            RequestError::Protocol {
+                address: Arc::clone(address),
+                reason: "it speaks HTTP, as a broker's --admin-listen does; clients connect to its --listen"
+                    .into(),
+            }
+        }
+        error => failed(&error),
+    })?;
     let reply: HandshakeResponse = decode_reply::<HandshakeRequest>(address, &frame)?.body;
     if reply.error != ErrorCode::None {
         return Err(RequestError::Broker {

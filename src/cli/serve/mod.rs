@@ -125,8 +125,14 @@ fn serve(settings: &Settings) -> anyhow::Result<ExitCode> {
 }
 
 fn warn_of_surprises(settings: &Settings, dir: &DataDir, disk: &DiskFacts) {
+    let (path, file_system) = (dir.path().display(), &disk.file_system);
+    if disk.is_memory() {
+        tracing::warn!(
+            "{path} ({file_system}) is memory: when the host restarts or loses power everything on it is \
+             gone, acknowledged or not; choose a directory on a disk with --data-dir"
+        );
+    }
     if settings.direct_io && !disk.direct {
-        let (path, file_system) = (dir.path().display(), &disk.file_system);
         tracing::warn!(
             "{path} ({file_system}) cannot do direct I/O: running through the page cache, slower \
              and with less even latency"

@@ -12,6 +12,7 @@ use std::{
 
 use rustix::{
     event::PollFlags,
+    io::Errno,
     thread::{CpuSet, sched_setaffinity},
 };
 
@@ -132,8 +133,18 @@ where
 fn pin_to(cpu: Option<usize>) -> io::Result<()> {
     let Some(cpu) = cpu else { return Ok(()) };
     let mut set = CpuSet::new();
-    set.set(cpu);
-    Ok(sched_setaffinity(None, &set)?)
+    let pinned = if cpu < CpuSet::MAX_CPU {
+        set.set(cpu);
+        sched_setaffinity(None, &set)
+    } else {
+        Err(Errno::INVAL)
+    };
+    pinned.map_err(|error| {
+        let reason = format!(
+            "core {cpu} is missing, or not for this process ({error}): name others with --cores"
+        );
+        io::Error::new(error.kind(), reason)
+    })
 }
 
 /// Locked memory of a broker that was just killed is given back a moment after its process is gone, so
