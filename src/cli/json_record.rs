@@ -29,7 +29,7 @@ pub struct Content {
 pub enum JsonRecordError {
     /// Not JSON, or not of this shape.
     #[error("{0}")]
-    Shape(#[from] serde_json::Error),
+    Shape(String),
     /// A field is there as text and as base64.
     #[error("both {0} and {0}_base64 are given")]
     Twice(&'static str),
@@ -132,7 +132,10 @@ pub fn write(out: &mut Vec<u8>, record: &ConsumerRecord) -> Result<(), serde_jso
 /// What is read. Where a record came from says nothing about where it goes: `topic` and `offset` are
 /// allowed and not looked at.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(
+    deny_unknown_fields,
+    expecting = r#"an object such as {"value": "hello"}"#
+)]
 struct Line {
     #[serde(default, rename = "topic")]
     _topic: serde::de::IgnoredAny,
@@ -155,7 +158,10 @@ struct Line {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(
+    deny_unknown_fields,
+    expecting = r#"an object such as {"name": "n", "value": "v"}"#
+)]
 struct LineHeader {
     name: String,
     #[serde(default)]
@@ -174,7 +180,7 @@ fn present<'de, D: Deserializer<'de>>(source: D) -> Result<Option<Option<String>
 /// # Errors
 /// [`JsonRecordError`] says what is wrong with it.
 pub fn read(line: &[u8]) -> Result<Content, JsonRecordError> {
-    let line: Line = serde_json::from_slice(line)?;
+    let line: Line = serde_json::from_slice(line).map_err(|error| shape(&error))?;
     if line.value.is_none() && line.value_base64.is_none() {
         return Err(JsonRecordError::NoValue);
     }
@@ -188,6 +194,17 @@ pub fn read(line: &[u8]) -> Result<Content, JsonRecordError> {
         headers: headers.collect::<Result<_, JsonRecordError>>()?,
         key: bytes_of("key", line.key, line.key_base64)?,
         value: bytes_of("value", line.value.flatten(), line.value_base64)?,
+    })
+}
+
+/// To the parser every line is the first one: of its place only the column means something.
+fn shape(error: &serde_json::Error) -> JsonRecordError {
+    let text = error.to_string();
+    let (line, column) = (error.line(), error.column());
+    let what = text.strip_suffix(&format!(" at line {line} column {column}"));
+    JsonRecordError::Shape(match what {
+        Some(what) => format!("{what} (column {column})"),
+        None => text,
     })
 }
 
@@ -296,5 +313,18 @@ mod tests {
         ] {
             assert!(read(bad.as_bytes()).is_err(), "{bad} was taken");
         }
+        let said = |line: &str| {
+            use std::error::Error as _;
+            let error = read(line.as_bytes()).unwrap_err();
+            assert!(error.source().is_none(), "it would be told twice");
+            error.to_string()
+        };
+        assert_eq!(
+            said("null"),
+            r#"invalid type: null, expected an object such as {"value": "hello"} (column 4)"#
+        );
+        let unknown = said(r#"{"x":1}"#);
+        assert!(unknown.starts_with("unknown field `x`, expected one of"));
+        assert!(unknown.ends_with("(column 4)"), "{unknown}");
     }
 }

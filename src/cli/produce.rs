@@ -193,8 +193,26 @@ struct Sender {
     talks: bool,
     lines: u64,
     acknowledged: u64,
-    /// One delivery for each batch under way, and how many records it has.
-    pending: VecDeque<(Delivery, u64)>,
+    /// Batches under way.
+    pending: VecDeque<Pending>,
+}
+
+/// A batch under way, and the lines it was made of.
+struct Pending {
+    delivery: Delivery,
+    first: u64,
+    count: u64,
+}
+
+impl Pending {
+    /// Which lines, for whoever has to find the one that was refused.
+    fn lines(&self) -> String {
+        let (first, last) = (self.first, self.first + self.count - 1);
+        match self.count {
+            1 => format!("line {first}"),
+            _ => format!("lines {first} to {last}, one batch"),
+        }
+    }
 }
 
 impl Sender {
@@ -229,23 +247,24 @@ impl Sender {
             .await
             .with_context(|| format!("line {number}"))?;
         if self.talks {
-            let delivered = delivery.await?;
+            let delivered = delivery.await.with_context(|| format!("line {number}"))?;
             self.acknowledged += 1;
             println!("{}@{}", delivered.partition, delivered.offset);
             return Ok(());
         }
         match self.pending.back_mut() {
-            Some((last, count)) if last.shares_batch_with(&delivery) => *count += 1,
-            _ => self.pending.push_back((delivery, 1)),
+            Some(last) if last.delivery.shares_batch_with(&delivery) => last.count += 1,
+            _ => self.pending.push_back(Pending {
+                delivery,
+                first: number,
+                count: 1,
+            }),
         }
-        while let Some((first, count)) = self.pending.front() {
-            let Some(outcome) = first.outcome() else {
-                break;
-            };
-            let count = *count;
-            self.pending.pop_front();
-            outcome?;
-            self.acknowledged += count;
+        while let Some(outcome) = self.pending.front().and_then(|it| it.delivery.outcome())
+            && let Some(batch) = self.pending.pop_front()
+        {
+            outcome.with_context(|| batch.lines())?;
+            self.acknowledged += batch.count;
         }
         Ok(())
     }
@@ -295,10 +314,11 @@ impl Sender {
         // The deliveries tell what failed, and which.
         let _ = self.producer.flush().await;
         let mut failure = None;
-        for (delivery, count) in std::mem::take(&mut self.pending) {
-            match delivery.await {
-                Ok(_) => self.acknowledged += count,
-                Err(error) => failure = failure.or(Some(anyhow!(error))),
+        for batch in std::mem::take(&mut self.pending) {
+            let lines = batch.lines();
+            match batch.delivery.await {
+                Ok(_) => self.acknowledged += batch.count,
+                Err(error) => failure = failure.or(Some(anyhow!(error).context(lines))),
             }
         }
         failure.map_or(Ok(()), Err)

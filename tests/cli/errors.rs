@@ -97,6 +97,14 @@ fn topics_that_are_not_there() {
         let said = broker.run_with(args, b"x\n").failed(1);
         assert!(said.contains("nope"), "{args:?}: {said}");
     }
+    for args in [
+        &["topic", "alter", "nope", "--reset", "durability"][..],
+        &["topic", "delete", "nope", "--yes"],
+    ] {
+        let said = broker.run(args).failed(1);
+        assert!(said.contains("no such topic"), "{args:?}: {said}");
+        assert!(!said.contains("create"), "{args:?}: {said}");
+    }
     broker.run(&["topic", "create", "../etc"]).failed(1);
     broker
         .run(&["topic", "create", "t", "--config", "no.such=1"])
@@ -108,6 +116,53 @@ fn topics_that_are_not_there() {
     broker
         .run(&["topic", "add-partitions", "t", "--total", "1"])
         .failed(1);
+}
+
+#[test]
+fn topics_that_cannot_be_created_do_not_keep_others_from_it() {
+    let Some(broker) = Broker::start() else {
+        return;
+    };
+    broker.run(&["topic", "create", "old"]).ok();
+    let create = ["topic", "create", "new1", "old", "../etc", "new2"];
+    let said = broker.run(&create).failed(1);
+    assert!(
+        said.contains("\"old\"") && said.contains("\"../etc\""),
+        "{said}"
+    );
+    assert!(!said.contains("new"), "{said}");
+    let listed = broker.run(&["topic", "list"]).text();
+    assert!(
+        listed.contains("new1") && listed.contains("new2"),
+        "{listed}"
+    );
+}
+
+#[test]
+fn a_line_that_is_too_large_is_named() {
+    let Some(broker) = Broker::start() else {
+        return;
+    };
+    broker.run(&["topic", "create", "t"]).ok();
+    let input = format!("a\n{}\nb\n", "x".repeat(5 << 20));
+    let said = broker
+        .run_with(&["produce", "t"], input.as_bytes())
+        .failed(1);
+    assert!(
+        said.contains("line 2") && said.contains("BatchTooLarge"),
+        "{said}"
+    );
+}
+
+#[test]
+fn status_is_true_as_soon_as_the_broker_is_ready() {
+    let Some(mut broker) = Broker::start() else {
+        return;
+    };
+    broker.run(&["topic", "create", "t", "-p", "3"]).ok();
+    broker.restart();
+    let status = broker.run(&["status", "--json"]).json();
+    assert_eq!(status["brokers"][0]["partitions"], 3, "{status}");
 }
 
 #[test]

@@ -4,7 +4,10 @@ use anyhow::{Context, Result};
 use clap::{ArgGroup, Args};
 use millstream_client::Admin;
 
-use super::super::{config::parse_setting, output};
+use super::{
+    super::{config::parse_setting, output},
+    refused,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -45,7 +48,9 @@ impl AlterArgs {
         } else {
             admin.alter_topic(name, changes).await
         };
-        altered.with_context(|| format!("cannot alter topic {name:?}"))?;
+        altered
+            .map_err(refused)
+            .with_context(|| format!("cannot alter topic {name:?}"))?;
         output::line(format_args!("altered topic {name:?}"))
     }
 }

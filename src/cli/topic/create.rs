@@ -1,6 +1,6 @@
 //! `millstream topic create`.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use millstream_client::{Admin, ErrorCode, NewTopic};
 
@@ -35,6 +35,7 @@ pub struct CreateArgs {
 
 impl CreateArgs {
     pub(super) async fn run(self, admin: &Admin) -> Result<()> {
+        let mut failures = Vec::new();
         for name in &self.names {
             let mut topic = NewTopic::new(name).partitions(self.partitions.unwrap_or(0));
             for (setting, value) in &self.config {
@@ -51,11 +52,16 @@ impl CreateArgs {
                 {
                     output::line(format_args!("topic {name:?} exists already"))?;
                 }
+                // One that is refused says nothing of the others.
+                Err(error) if error.code().is_some() => {
+                    failures.push(format!("cannot create topic {name:?}: {error}"));
+                }
                 Err(error) => {
                     return Err(error).with_context(|| format!("cannot create topic {name:?}"));
                 }
             }
         }
+        ensure!(failures.is_empty(), "{}", failures.join("\n       "));
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use millstream_client::{Admin, ErrorCode};
 
 use super::{
     super::{failure::usage, output},
-    plural,
+    plural, refused,
 };
 
 const EXAMPLES: &str = "\
@@ -51,7 +51,8 @@ impl DeleteArgs {
                     output::line(format_args!("topic {name:?} does not exist"))?;
                 }
                 Err(error) => {
-                    return Err(error).with_context(|| format!("cannot delete topic {name:?}"));
+                    return Err(refused(error))
+                        .with_context(|| format!("cannot delete topic {name:?}"));
                 }
             }
         }
@@ -60,7 +61,7 @@ impl DeleteArgs {
 }
 
 async fn confirm(admin: &Admin, name: &str) -> Result<bool> {
-    let topic = admin.topic(name).await?;
+    let topic = admin.topic(name).await.map_err(refused)?;
     let statuses = admin.describe_partitions(&topic).await?;
     let records: i64 = statuses
         .iter()

@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::{Args, Subcommand};
+use millstream_client::RequestError;
 
 use super::connect::{ConnectArgs, block_on};
 
@@ -73,5 +74,15 @@ fn plural(count: u64, noun: &str) -> String {
     match count {
         1 => format!("1 {noun}"),
         _ => format!("{count} {noun}s"),
+    }
+}
+
+/// What was asked of a topic that is not there: to create it would help nobody who wants it changed or gone.
+fn refused(error: RequestError) -> anyhow::Error {
+    match error {
+        RequestError::UnknownTopic(_) => {
+            anyhow!("there is no such topic; millstream topic list shows which there are")
+        }
+        error => error.into(),
     }
 }
