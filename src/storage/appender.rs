@@ -206,6 +206,8 @@ pub(super) struct Appender<B> {
     in_flight: usize,
     flushing: bool,
     preparing: bool,
+    /// What is being prepared is a segment.
+    creating: bool,
     wants_space: bool,
     /// The segment that is being made has no chunk waiting for it.
     rolling: bool,
@@ -252,6 +254,7 @@ impl<B: Buffer> Appender<B> {
             in_flight: 0,
             flushing: false,
             preparing: false,
+            creating: false,
             wants_space: false,
             rolling: false,
             tail,

@@ -32,8 +32,8 @@ impl<B: Buffer> Appender<B> {
     }
 
     fn next_write(&mut self, options: &LogOptions, now_ms: i64, lane: Lane) -> Option<Step<B>> {
-        // While the segment is rolled nothing may get into the one before, whatever its age is by now.
-        if self.in_flight >= MAX_WRITES_IN_FLIGHT || self.rolling {
+        // While a segment is made nothing may get into the one before, whatever would fit by now.
+        if self.in_flight >= MAX_WRITES_IN_FLIGHT || self.creating {
             return None;
         }
         let sealed = self
@@ -98,6 +98,7 @@ impl<B: Buffer> Appender<B> {
             return None;
         }
         self.preparing = true;
+        self.creating = true;
         // The writer waits for it, and a large one is filled with zeros: so not all that it will need.
         let wanted = self.next_allocation.min(ZERO_FILL_FROM);
         let size = wanted
@@ -121,6 +122,7 @@ impl<B: Buffer> Appender<B> {
             "what waits would roll the segment by itself"
         );
         self.preparing = true;
+        self.creating = true;
         self.rolling = true;
         Step::Create {
             base: self.durable.next,
@@ -186,6 +188,7 @@ impl<B: Buffer> Appender<B> {
     pub fn created(&mut self, base: Offset, size: u64) {
         assert!(self.preparing);
         self.preparing = false;
+        self.creating = false;
         if std::mem::take(&mut self.rolling) {
             // A recovery may start there, and needs nothing before it any more.
             self.durable = Position {
@@ -229,6 +232,7 @@ impl<B: Buffer> Appender<B> {
         assert!(self.preparing);
         self.preparing = false;
         self.wants_space = false;
+        self.creating = false;
         self.rolling = false;
     }
 

@@ -444,3 +444,24 @@ fn what_the_journal_was_handed_is_not_taken_back() {
         (Offset(2), 1)
     );
 }
+
+/// The batch for which there was no room in the segment is refused, and what stays would fit there again:
+/// the new segment still begins where it was to begin.
+#[test]
+fn what_is_left_of_a_chunk_waits_for_the_segment_that_was_begun_for_it() {
+    let mut test = Test::with_segment();
+    test.options.segment_size = 64 << 10;
+    test.append(10);
+    let (chunk, through, next) = {
+        let entry = test.appender.hand_over(1).expect("something is pending");
+        (entry.chunk, entry.through_size, entry.header.next)
+    };
+    test.appender.journaled(1, chunk, through, next);
+    test.append(200_000);
+    assert_eq!(test.steps(), ["create 1 204800"]);
+    assert!(test.appender.take_back(Offset(1)) > 200_000);
+    assert_eq!(test.appender.log_end(), Offset(2));
+    assert_eq!(test.steps(), Vec::<String>::new());
+    test.appender.created(Offset(1), 204_800);
+    assert_eq!(test.steps(), ["write 1 at 1:4096 4096"]);
+}
