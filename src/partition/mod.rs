@@ -351,7 +351,14 @@ impl<T> Partition<T> {
             });
         }
         if offset == self.high_watermark {
-            return FetchVerdict::AtEnd;
+            // Nothing ever comes behind damage: a reader that waits there would never hear of it.
+            return match self.state {
+                State::ReadOnly(_) => FetchVerdict::Refused(Refusal {
+                    error: ErrorCode::PartitionReadOnly,
+                    detail: Detail::None,
+                }),
+                State::Online | State::Offline => FetchVerdict::AtEnd,
+            };
         }
         FetchVerdict::Read {
             up_to: self.high_watermark,

@@ -344,6 +344,12 @@ fn damaged_data_is_served_below_the_damage_only() {
     let unknown = LeaderEpoch::UNKNOWN;
     let fetch = harness.partition.fetch(Offset(2), unknown, unknown);
     assert_eq!(fetch, FetchVerdict::Read { up_to: Offset(4) });
+    let at_damage = Refusal {
+        error: ErrorCode::PartitionReadOnly,
+        detail: Detail::None,
+    };
+    let fetch = harness.partition.fetch(Offset(4), unknown, unknown);
+    assert_eq!(fetch, FetchVerdict::Refused(at_damage));
     let read_only = [refused(1, ErrorCode::PartitionReadOnly, Detail::None)];
     assert_eq!(harness.produce(1, &[plain(1)]), read_only);
 }

@@ -108,6 +108,9 @@ impl<I: Io> Shard<I> {
                 if let Some(report) = report {
                     tracing::info!(partition = %self.name_of(id), "recovered: {report}");
                 }
+                if let Some(damage) = shell.damage() {
+                    tracing::error!(partition = %self.name_of(id), "{damage}");
+                }
                 Slot::Open(shell)
             }
             Err(error) => {

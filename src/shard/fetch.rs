@@ -219,7 +219,9 @@ impl<I: Io> Shard<I> {
             FetchVerdict::Diverged(diverging) => result.diverging = Some(diverging),
             FetchVerdict::Refused(refusal) => {
                 result.error = refusal.error;
-                result.message = out_of_range(&refusal, entry, &result);
+                result.message = shell
+                    .sentence_for(refusal.error)
+                    .unwrap_or_else(|| out_of_range(&refusal, entry, &result));
             }
             FetchVerdict::Read { up_to } if max_bytes > 0 => {
                 let max_bytes = max_bytes.min(entry.max_bytes.max(1) as usize);

@@ -172,6 +172,7 @@ impl<I: Io> Shard<I> {
             status.high_watermark = machine.high_watermark();
             status.log_end_offset = machine.log_end();
         });
+        status.message = shell.sentence_for(status.error).unwrap_or_default();
         let stats = shell.log().stats();
         status.logical_bytes = stats.logical_bytes;
         status.physical_bytes = stats.physical_bytes;
@@ -218,7 +219,8 @@ async fn find<I: Io>(shell: &PartitionShell<I>, timestamp_ms: i64) -> Result<Fou
         return Err((trouble, "the partition's disk failed".to_owned()));
     }
     let found = match timestamp_ms {
-        LATEST_TIMESTAMP => (end, -1),
+        // Where it ended before the damage: who reads up to there comes upon it, and is told.
+        LATEST_TIMESTAMP => (shell.damage().map_or(end, |damage| damage.acknowledged), -1),
         EARLIEST_TIMESTAMP => (start, -1),
         ..EARLIEST_TIMESTAMP => {
             let message = format!("{timestamp_ms} is no timestamp: milliseconds, -1 or -2");

@@ -19,7 +19,7 @@ use crate::{
     partition::{Action, Event, Partition, Producers, Recovered, Refusal},
     shard::produce::Produced,
     storage::{
-        self, Log, LogError, LogListener, LogOptions, RecoveryObserver, ShardStorage,
+        self, Damage, Log, LogError, LogListener, LogOptions, RecoveryObserver, ShardStorage,
         SnapshotRejected,
     },
     types::{Durability, TimestampType, TopicConfig},
@@ -38,6 +38,8 @@ pub struct PartitionShell<I: Io> {
     keys_required: Cell<bool>,
     checkpointing: Cell<bool>,
     closed: Cell<bool>,
+    /// What is wrong with acknowledged data, once it is known.
+    damage: OnceCell<Damage>,
     /// Reused by every event.
     actions: RefCell<Vec<Action<Produced>>>,
 }
@@ -146,6 +148,7 @@ impl<I: Io> PartitionShell<I> {
             keys_required: Cell::new(config.cleanup_policy.compacts()),
             checkpointing: Cell::new(false),
             closed: Cell::new(false),
+            damage: found.damage.map_or_else(OnceCell::new, OnceCell::from),
             actions: RefCell::default(),
         });
         let set = listener.shell.set(Rc::downgrade(&shell));
@@ -156,6 +159,19 @@ impl<I: Io> PartitionShell<I> {
     /// What the machine knows.
     pub fn with_machine<R>(&self, look: impl FnOnce(&Partition<Produced>) -> R) -> R {
         look(&self.machine.borrow())
+    }
+
+    /// What is wrong with acknowledged data, if anything is known to be.
+    pub fn damage(&self) -> Option<&Damage> {
+        self.damage.get()
+    }
+
+    /// The sentence for a refusal with this code: for damage, what is damaged and where.
+    pub fn sentence_for(&self, error: ErrorCode) -> Option<String> {
+        let damage = self
+            .damage()
+            .filter(|_| error == ErrorCode::PartitionReadOnly);
+        damage.map(ToString::to_string)
     }
 
     /// Its log.
@@ -270,7 +286,13 @@ impl<I: Io> PartitionShell<I> {
                     let append = append.as_mut().expect("only a produce appends");
                     self.append(append, skip, base_offset, next_offset, epoch);
                 }
-                Action::Answer { token, result } => token.answer(result, self.log.log_start()),
+                Action::Answer { token, result } => {
+                    let error = result.map_or_else(|refusal| refusal.error, |_| ErrorCode::None);
+                    match self.sentence_for(error) {
+                        Some(sentence) => token.refuse(error, sentence),
+                        None => token.answer(result, self.log.log_start()),
+                    }
+                }
                 Action::HighWatermarkMoved => self.wake_waiting(),
             }
         }

@@ -1,6 +1,6 @@
 //! What a log is told when it opens, and what it tells about itself.
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
 use millstream_protocol::{LeaderEpoch, Offset};
 
@@ -94,12 +94,26 @@ pub struct Recovered {
 pub struct Damage {
     /// Everything below is good.
     pub below: Offset,
+    /// Everything below was acknowledged, as far as what is left tells: above `below`.
+    pub acknowledged: Offset,
     /// The file that holds the first bad place.
     pub path: PathBuf,
     /// The first bad place, in bytes from the start of the file.
     pub position: u64,
     /// What is wrong there, and how it is known to have been good.
     pub reason: String,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (below, path, position) = (self.below, self.path.display(), self.position);
+        write!(
+            f,
+            "acknowledged data from offset {below} on is damaged: {path} at position {position}: \
+             {}; the partition is read-only, what is below can be read",
+            self.reason
+        )
+    }
 }
 
 /// One segment, oldest first in [`LogStats`].

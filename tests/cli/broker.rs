@@ -178,6 +178,13 @@ impl Broker {
         self.await_ready();
     }
 
+    /// Starts the broker that was stopped, on files that it finds damaged.
+    pub fn start_damaged(&mut self) {
+        self.child = spawn(&self.dir, &self.server);
+        let answered = self.run(&["status", "--wait", "30s"]);
+        assert!(!answered.stdout.is_empty(), "{answered:?}");
+    }
+
     /// Stops the broker and starts it again.
     pub fn restart(&mut self) {
         self.stop();

@@ -4,6 +4,7 @@
 
 mod broker;
 mod compacted;
+mod damage;
 mod disk_check;
 mod errors;
 mod examples;

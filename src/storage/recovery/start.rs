@@ -263,6 +263,8 @@ impl<I: Io> Recovery<'_, I> {
 
 fn damage(below: Offset, path: &Path, reason: &str) -> Damage {
     Damage {
+        // Where it ended cannot be told; a record at least is missing.
+        acknowledged: Offset(below.0 + 1),
         below,
         path: path.to_owned(),
         position: 0,

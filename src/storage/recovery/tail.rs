@@ -50,20 +50,21 @@ impl<I: Io> Recovery<'_, I> {
             Stop::EndOfFile => "the segment ends there".to_owned(),
             Stop::Chunk(reason) => reason.to_string(),
         };
-        let proof = if scan.log_end() < scan.start.floor {
-            format!(
-                "the last checkpoint names offset {} as durable",
-                scan.start.floor
-            )
+        let (acknowledged, proof) = if scan.log_end() < scan.start.floor {
+            let floor = scan.start.floor;
+            let proof = format!("the last checkpoint names offset {floor} as durable");
+            (floor, proof)
         } else {
             let (flushed, segment, position) = beyond.proof?;
-            format!(
+            let proof = format!(
                 "a later chunk, at position {position} of segment {segment}, names offset \
                  {flushed} as durable"
-            )
+            );
+            (flushed, proof)
         };
         Some(Damage {
             below,
+            acknowledged: acknowledged.max(Offset(below.0 + 1)),
             path: names::segment_path(self.dir, scan.end.segment),
             position: scan.end.position,
             reason: format!("{what}, but {proof}"),
