@@ -428,7 +428,7 @@ async fn run(io: SimIo, steps: Vec<Step>) -> u64 {
 #[test]
 fn what_is_left_is_what_the_map_holds() {
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
-        cases: 150,
+        cases: 300,
         ..ProptestConfig::default()
     });
     let compacted = std::cell::Cell::new(0);
