@@ -52,6 +52,9 @@ pub enum Event<'a, T> {
     },
     /// The disk failed. Nothing is acknowledged after this.
     Failed,
+    /// A read came upon damage to acknowledged data: nothing new is taken. What was appended before is still
+    /// acknowledged when it is durable, and all that can be read is served.
+    Damaged,
     /// The log starts here now, durably.
     LogStartMoved {
         /// The new log start offset.

@@ -37,8 +37,8 @@ struct Pending<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Online,
-    /// Acknowledged data is damaged at this offset.
-    ReadOnly(Offset),
+    /// Acknowledged data is damaged.
+    ReadOnly,
     /// The disk failed.
     Offline,
 }
@@ -63,9 +63,10 @@ impl<T> Partition<T> {
     /// A partition that this broker leads with `epoch`.
     #[must_use]
     pub fn new(id: TopicPartition, epoch: LeaderEpoch, recovered: Recovered) -> Self {
-        let state = recovered
-            .damaged_below
-            .map_or(State::Online, State::ReadOnly);
+        let state = match recovered.damaged_below {
+            Some(_) => State::ReadOnly,
+            None => State::Online,
+        };
         let readable_end = recovered.damaged_below.unwrap_or(recovered.log_end);
         Self {
             id,
@@ -122,7 +123,7 @@ impl<T> Partition<T> {
     pub fn trouble(&self) -> ErrorCode {
         match self.state {
             State::Online => ErrorCode::None,
-            State::ReadOnly(_) => ErrorCode::PartitionReadOnly,
+            State::ReadOnly => ErrorCode::PartitionReadOnly,
             State::Offline => ErrorCode::PartitionOffline,
         }
     }
@@ -152,6 +153,13 @@ impl<T> Partition<T> {
                     detail: Detail::None,
                 };
                 self.answer_all_pending(refusal, actions);
+            }
+            Event::Damaged => {
+                if self.state == State::Online {
+                    self.state = State::ReadOnly;
+                    // Readers who wait at the end hear that nothing more will come.
+                    actions.push(Action::HighWatermarkMoved);
+                }
             }
             Event::LogStartMoved { offset } => {
                 self.log_start = self.log_start.max(offset);
@@ -342,7 +350,7 @@ impl<T> Partition<T> {
         }
         if offset < self.log_start || offset > self.high_watermark {
             let error = match self.state {
-                State::ReadOnly(_) if offset > self.high_watermark => ErrorCode::PartitionReadOnly,
+                State::ReadOnly if offset > self.high_watermark => ErrorCode::PartitionReadOnly,
                 _ => ErrorCode::OffsetOutOfRange,
             };
             return FetchVerdict::Refused(Refusal {
@@ -353,7 +361,7 @@ impl<T> Partition<T> {
         if offset == self.high_watermark {
             // Nothing ever comes behind damage: a reader that waits there would never hear of it.
             return match self.state {
-                State::ReadOnly(_) => FetchVerdict::Refused(Refusal {
+                State::ReadOnly => FetchVerdict::Refused(Refusal {
                     error: ErrorCode::PartitionReadOnly,
                     detail: Detail::None,
                 }),
@@ -375,7 +383,7 @@ impl<T> Partition<T> {
     }
 
     fn persisted(&mut self, up_to: Offset, actions: &mut Vec<Action<T>>) {
-        if self.state != State::Online || up_to <= self.durable {
+        if self.state == State::Offline || up_to <= self.durable {
             return;
         }
         assert!(

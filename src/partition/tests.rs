@@ -355,6 +355,23 @@ fn damaged_data_is_served_below_the_damage_only() {
 }
 
 #[test]
+fn damage_that_a_reader_meets_ends_appends_and_nothing_else() {
+    let mut harness = Harness::new();
+    harness.produce(1, &[plain(2)]);
+    assert_eq!(harness.apply(Event::Damaged), [Action::HighWatermarkMoved]);
+    assert_eq!(harness.apply(Event::Damaged), []);
+    let read_only = [refused(2, ErrorCode::PartitionReadOnly, Detail::None)];
+    assert_eq!(harness.produce(2, &[plain(1)]), read_only);
+    let persisted = harness.persisted(2);
+    assert!(persisted.contains(&acknowledged(1, 0)), "{persisted:?}");
+    let unknown = LeaderEpoch::UNKNOWN;
+    let fetch = harness.partition.fetch(Offset(0), unknown, unknown);
+    assert_eq!(fetch, FetchVerdict::Read { up_to: Offset(2) });
+    let fetch = harness.partition.fetch(Offset(2), unknown, unknown);
+    assert!(matches!(fetch, FetchVerdict::Refused(_)), "{fetch:?}");
+}
+
+#[test]
 fn epochs_fence_and_tell_of_truncation() {
     let mut epochs = Epochs::default();
     epochs.appended(LeaderEpoch(1), Offset(0));

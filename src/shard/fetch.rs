@@ -15,13 +15,13 @@ use millstream_protocol::{
 use crate::{
     io::{Disk, Io, Monotonic, Permit, Signal},
     net::{Charge, ReplyTo},
-    partition::FetchVerdict,
+    partition::{FetchVerdict, Partition},
     shard::{
         Shard,
         partition::{PartitionShell, refusal_message},
         router::{Fetched, Op, OpReply, Unanswered, Watched},
     },
-    storage::{ReadError, Slice, copy_loose, idle_size},
+    storage::{Damage, ReadError, Slice, copy_loose, idle_size},
 };
 
 /// One partition's part of a reply.
@@ -269,7 +269,7 @@ impl<I: Io> Shard<I> {
 
     fn read_failed(
         &self,
-        shell: &PartitionShell<I>,
+        shell: &Rc<PartitionShell<I>>,
         error: &ReadError,
         result: &mut FetchPartitionResult,
     ) {
@@ -280,11 +280,38 @@ impl<I: Io> Shard<I> {
             // Its topic was deleted, or everything is being closed.
             ReadError::Closed if self.is_stopping_now() => result.error = ErrorCode::ShuttingDown,
             ReadError::Closed => result.error = self.missing(shell.log().id()).error,
-            ReadError::Damaged { .. } | ReadError::Io { .. } => {
-                tracing::warn!(partition = %shell.log().id(), %error, "read failed");
+            ReadError::Damaged { .. } => self.note_damage(shell, error),
+            ReadError::Io { .. } => {
+                let partition = self.name_of(shell.log().id());
+                tracing::warn!(%partition, %error, "read failed");
             }
         }
         result.message = error.to_string();
+    }
+
+    /// If a read came upon damage to acknowledged data, the partition is read-only from now on; that is
+    /// said once.
+    pub(super) fn note_damage(&self, shell: &Rc<PartitionShell<I>>, error: &ReadError) {
+        let ReadError::Damaged {
+            path,
+            position,
+            below,
+            reason,
+        } = error
+        else {
+            return;
+        };
+        let damage = Damage {
+            below: *below,
+            acknowledged: shell.with_machine(Partition::high_watermark),
+            path: path.clone(),
+            position: *position,
+            reason: reason.clone(),
+        };
+        let sentence = damage.to_string();
+        if shell.found_damage(damage) {
+            tracing::error!(partition = %self.name_of(shell.log().id()), "{sentence}");
+        }
     }
 
     async fn fetch_there(

@@ -61,7 +61,7 @@ impl<I: Io> Shard<I> {
                 partition: entry.partition,
             };
             let found = match self.partition(id) {
-                Ok(shell) => find(&shell, entry.timestamp_ms).await,
+                Ok(shell) => find(self, &shell, entry.timestamp_ms).await,
                 Err(Missing { error, message }) => Err((error, message)),
             };
             // Its topic may have been deleted meanwhile, which says more than what came of that.
@@ -206,7 +206,11 @@ fn failed(why: Unanswered) -> Failed {
 /// An offset, the timestamp of its batch, and the epoch that answers.
 type Found = (Offset, i64, LeaderEpoch);
 
-async fn find<I: Io>(shell: &PartitionShell<I>, timestamp_ms: i64) -> Result<Found, Failed> {
+async fn find<I: Io>(
+    shard: &Shard<I>,
+    shell: &Rc<PartitionShell<I>>,
+    timestamp_ms: i64,
+) -> Result<Found, Failed> {
     let (trouble, epoch, start, end) = shell.with_machine(|machine| {
         (
             machine.trouble(),
@@ -220,7 +224,12 @@ async fn find<I: Io>(shell: &PartitionShell<I>, timestamp_ms: i64) -> Result<Fou
     }
     let found = match timestamp_ms {
         // Where it ended before the damage: who reads up to there comes upon it, and is told.
-        LATEST_TIMESTAMP => (shell.damage().map_or(end, |damage| damage.acknowledged), -1),
+        LATEST_TIMESTAMP => (
+            shell
+                .damage()
+                .map_or(end, |damage| damage.acknowledged.max(end)),
+            -1,
+        ),
         EARLIEST_TIMESTAMP => (start, -1),
         ..EARLIEST_TIMESTAMP => {
             let message = format!("{timestamp_ms} is no timestamp: milliseconds, -1 or -2");
@@ -230,7 +239,10 @@ async fn find<I: Io>(shell: &PartitionShell<I>, timestamp_ms: i64) -> Result<Fou
             // A trim may have left only the later records of that batch.
             Ok(Some((offset, newest))) if offset < end => (offset.max(start), newest),
             Ok(_) => (end, -1),
-            Err(error) => return Err((read_error_code(&error), error.to_string())),
+            Err(error) => {
+                shard.note_damage(shell, &error);
+                return Err((read_error_code(&error), error.to_string()));
+            }
         },
     };
     Ok((found.0, found.1, epoch))

@@ -166,6 +166,15 @@ impl<I: Io> PartitionShell<I> {
         self.damage.get()
     }
 
+    /// A read came upon damage; false if some was known already.
+    pub fn found_damage(self: &Rc<Self>, damage: Damage) -> bool {
+        let new = self.damage.set(damage).is_ok();
+        if new {
+            self.apply(Event::Damaged);
+        }
+        new
+    }
+
     /// The sentence for a refusal with this code: for damage, what is damaged and where.
     pub fn sentence_for(&self, error: ErrorCode) -> Option<String> {
         let damage = self

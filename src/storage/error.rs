@@ -82,6 +82,8 @@ pub enum ReadError {
         path: PathBuf,
         /// The bad place, in bytes from the start of the file.
         position: u64,
+        /// Offset of the first record that cannot be read.
+        below: Offset,
         /// What is wrong.
         reason: String,
     },

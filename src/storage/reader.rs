@@ -47,9 +47,12 @@ impl<I: Io> Log<I> {
                 None => {
                     // Others may push out of the cache meanwhile what these hold.
                     slice::copy_little(&mut slices);
-                    match self.load(at).await? {
-                        Some(loaded) => loaded,
-                        None => continue,
+                    match self.load(at).await {
+                        Ok(Some(loaded)) => loaded,
+                        Ok(None) => continue,
+                        Err(error) if slices.is_empty() => return Err(error),
+                        // Whoever reads on from there is told.
+                        Err(_) => break,
                     }
                 }
             };
@@ -235,7 +238,7 @@ impl<I: Io> Log<I> {
                     }
                     RunEnd::Needs(_) | RunEnd::NoChunk(_) => {
                         let last = chunks.last().map_or(0, |chunk| chunk.end as u64);
-                        return Err(self.damaged(plan.segment, position + last, end));
+                        return Err(self.damaged(plan.segment, position + last, next, end));
                     }
                 }
             }
@@ -313,10 +316,11 @@ impl<I: Io> Log<I> {
         Ok(buffer)
     }
 
-    fn damaged(&self, segment: Offset, position: u64, end: RunEnd) -> ReadError {
+    fn damaged(&self, segment: Offset, position: u64, below: Offset, end: RunEnd) -> ReadError {
         ReadError::Damaged {
             path: names::segment_path(&self.dir, segment),
             position,
+            below,
             reason: match end {
                 RunEnd::Needs(_) => "the segment ends before the offset".to_owned(),
                 RunEnd::NoChunk(reason) => reason.to_string(),

@@ -303,6 +303,7 @@ impl From<ReadError> for LogError {
                 path,
                 position,
                 reason,
+                ..
             } => Self::Io {
                 operation: "reading",
                 path,

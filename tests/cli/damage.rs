@@ -87,3 +87,35 @@ fn what_lies_below_the_damage_is_consumed_and_then_the_damage_is_told() {
     let said = consumed.failed(1);
     assert!(said.contains(segment.to_str().unwrap()), "{said}");
 }
+
+#[test]
+fn damage_that_is_met_when_it_is_read_leaves_what_is_below() {
+    let Some(mut broker) = Broker::start() else {
+        return;
+    };
+    broker.run(&["topic", "create", "t"]).ok();
+    let lines: Vec<String> = (0..4_000).map(|n| format!("line {n:060}\n")).collect();
+    for part in lines.chunks(250) {
+        let part = part.concat();
+        broker.run_with(&["produce", "t"], part.as_bytes()).ok();
+    }
+    // After a clean stop nothing is read at the start.
+    broker.stop();
+    let segment = partition_dir(&broker).join("00000000000000000000.log");
+    let mut bytes = fs::read(&segment).unwrap();
+    let place = bytes.windows(7).rposition(|it| it == b"line 00");
+    let place = place.unwrap() / 2;
+    let line = bytes[place..].windows(7).position(|it| it == b"line 00");
+    bytes[place + line.unwrap()] ^= 1;
+    fs::write(&segment, bytes).unwrap();
+    broker.start_again();
+    let consumed = broker.run(&["consume", "t"]);
+    let said = consumed.stderr.clone();
+    let count = consumed.stdout.iter().filter(|it| **it == b'\n').count();
+    assert!(500 < count && count < 3_500, "{count}: {said}");
+    assert!(consumed.stdout == lines[..count].concat().as_bytes());
+    let position = said.split("position ").nth(1).expect("a position");
+    let position = position.split(':').next().unwrap();
+    consumed.failed(1);
+    check_told(&broker, &segment, position, &count.to_string());
+}

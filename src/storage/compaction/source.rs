@@ -118,6 +118,7 @@ impl<I: Io> Source<I> {
         LogError::from(ReadError::Damaged {
             path: self.path.clone(),
             position: self.position,
+            below: self.next,
             reason,
         })
     }
