@@ -50,6 +50,12 @@ impl Index {
         after.checked_sub(1).map(|at| self.0[at])
     }
 
+    /// The first chunk that is known to begin behind `position`.
+    fn after(&self, position: u64) -> Option<IndexEntryV1> {
+        let after = self.0.partition_point(|entry| entry.position <= position);
+        self.0.get(after).copied()
+    }
+
     fn cut(&mut self, position: u64) {
         self.0.retain(|entry| entry.position < position);
     }
@@ -184,10 +190,14 @@ impl Segment {
         if end >= self.end {
             return (window, Some(self.next));
         }
-        let before = self.index.as_ref().and_then(|index| index.before(end));
-        match before.filter(|entry| entry.position > position) {
+        let next = self.index.as_ref().and_then(|index| {
+            let within = index.before(end).filter(|entry| entry.position > position);
+            // A chunk that is larger than the window is read whole.
+            within.or_else(|| index.after(position))
+        });
+        match next {
             Some(entry) => {
-                let size = usize::try_from(entry.position - position).expect("within the window");
+                let size = usize::try_from(entry.position - position).unwrap_or(window);
                 (size, Some(Offset(entry.offset)))
             }
             None => (window, None),
@@ -291,8 +301,8 @@ mod tests {
         let known = |size, until| (size, Some(Offset(until)));
         assert_eq!(segment.cut_read(4096, 100_000), known(75_904, 10));
         assert_eq!(segment.cut_read(80_000, 80_000), known(80_000, 30));
-        // No chunk is known to begin within the window: its end tells nothing.
-        assert_eq!(segment.cut_read(80_000, 70_000), (70_000, None));
+        // None begins within the window: up to the next one, or a large chunk would be read twice.
+        assert_eq!(segment.cut_read(80_000, 70_000), known(80_000, 30));
         assert_eq!(segment.cut_read(160_000, 100_000), known(100_000, 40));
         segment.index = None;
         assert_eq!(segment.cut_read(4096, 100_000), (100_000, None));
