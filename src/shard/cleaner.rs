@@ -1,7 +1,11 @@
 //! A shard's cleaner: compacts its logs one at a time, the dirtiest first, in the background and within a
 //! budget of bytes.
 
-use std::{collections::BTreeMap, rc::Rc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+    time::Duration,
+};
 
 use millstream_protocol::TopicPartition;
 
@@ -37,17 +41,20 @@ impl<I: Io> Shard<I> {
         let mut failed: BTreeMap<TopicPartition, Monotonic> = BTreeMap::new();
         loop {
             self.io.sleep(ROUND).await;
+            // They wait for a checkpoint, or for a flush; the others do not wait for them.
+            let mut not_ready = BTreeSet::new();
             while !self.stop.get() {
                 let now = self.io.now();
                 failed.retain(|_, at| now.since(*at) < RETRY_AFTER);
-                let Some(candidate) = self.dirtiest(&mut failed).await else {
+                let Some(candidate) = self.dirtiest(&mut failed, &not_ready).await else {
                     break;
                 };
                 let id = candidate.shell.log().id();
                 match self.compact(&candidate, &pace).await {
                     Ok(report) if report.segments > 0 => {}
-                    // Nothing could be done yet: it waits for a checkpoint, or for a flush.
-                    Ok(_) => break,
+                    Ok(_) => {
+                        not_ready.insert(id);
+                    }
                     Err(error) => self.not_compacted(id, &error, &mut failed),
                 }
             }
@@ -71,11 +78,12 @@ impl<I: Io> Shard<I> {
     async fn dirtiest(
         self: &Rc<Self>,
         failed: &mut BTreeMap<TopicPartition, Monotonic>,
+        not_ready: &BTreeSet<TopicPartition>,
     ) -> Option<Candidate<I>> {
         let mut dirtiest: Option<(Ratio, Candidate<I>)> = None;
         for candidate in self.compacted_partitions() {
             let log = candidate.shell.log();
-            if failed.contains_key(&log.id()) {
+            if failed.contains_key(&log.id()) || not_ready.contains(&log.id()) {
                 continue;
             }
             if let Err(error) = log.know_compaction().await {
