@@ -147,23 +147,7 @@ mod tests {
     use millstream_protocol::LeaderEpoch;
 
     use super::*;
-    use crate::storage::run::ChunkView;
-
-    struct Memory(Vec<u8>);
-
-    impl Buffer for Memory {
-        fn bytes(&self) -> &[u8] {
-            &self.0
-        }
-
-        fn bytes_mut(&mut self) -> &mut [u8] {
-            &mut self.0
-        }
-
-        fn shorten(&mut self, size: usize) {
-            self.0.truncate(size);
-        }
-    }
+    use crate::storage::{run::ChunkView, test_buffer::Memory};
 
     fn run(base: i64, next: i64, size: usize) -> Rc<Run<Memory>> {
         let chunk = ChunkView {

@@ -155,6 +155,7 @@ impl<I: Io> Log<I> {
     ) -> Result<(), LogError> {
         assert!(batches.len() <= MAX_PAYLOAD_SIZE);
         let io = &self.storage.io;
+        let now = io.now();
         let append = Append {
             batches,
             first,
@@ -173,14 +174,14 @@ impl<I: Io> Log<I> {
                 "nothing is appended to a log that is being cut"
             );
             state.appender.append(&append);
-            state.last_append = io.now();
+            state.last_append = now;
             state.clean = false;
             state.appended_since_checkpoint += batches.len() as u64;
             if state.epochs.last().is_none_or(|(last, _)| *last < epoch) {
                 state.epochs.push((epoch, first));
             }
         }
-        self.storage.take_room(batches.len());
+        self.storage.take_room(batches.len(), now);
         self.storage
             .count(|count| count.appended_bytes += batches.len() as u64);
         self.schedule();
@@ -370,7 +371,7 @@ impl<I: Io> Log<I> {
             state.appended_since_checkpoint += size as u64;
             state.options.durability == Durability::Flushed
         };
-        self.storage.take_room(size);
+        self.storage.take_room(size, self.storage.io.now());
         self.schedule();
         let end = self.log_end();
         let durable = if flushed {

@@ -40,6 +40,8 @@ mod run;
 mod segments;
 mod shard;
 mod slice;
+#[cfg(test)]
+mod test_buffer;
 mod truncation;
 mod wait;
 mod whole_file;

@@ -68,7 +68,7 @@ impl<I: Io> Log<I> {
     }
 
     async fn make_segment(&self, base: Offset, size: u64) -> io::Result<()> {
-        let _turn = self.storage.making.take().await;
+        let _turn = self.storage.making.take(1).await;
         let io = &self.storage.io;
         let dir_ready = self.state.borrow().dir_ready;
         if !dir_ready {
@@ -76,8 +76,11 @@ impl<I: Io> Log<I> {
         }
         let path = names::segment_path(&self.dir, base);
         let file = match io.open(&path, OpenMode::CreateNew).await {
-            // Left by an attempt that was refused half-way.
+            // Left by an attempt that was refused half-way, or else it would be in use.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if self.state.borrow().segments.0.contains_key(&base) {
+                    return Err(error);
+                }
                 let file = io.open(&path, OpenMode::Write).await?;
                 file.truncate(0).await?;
                 file
@@ -201,7 +204,7 @@ impl<I: Io> Log<I> {
             let end = state.appender.log_end();
             state.epochs.retain(|(_, start)| *start < end);
             state.flush_through = state.flush_through.min(end);
-            // A checkpoint that waits for what is gone must not come to be.
+            // What was learnt of the log's end is not so any more, and a checkpoint of it must not come to be.
             state.reading.forget();
             (size, end)
         };

@@ -17,7 +17,6 @@ use super::{
     journal::{Journal, JournalConfig},
     limits::{MAX_READ_SIZE, MAX_SEGMENTS_MADE_AT_ONCE, READING_PART, WRITTEN_LATELY_MS},
     preparation::Filling,
-    wait::Turns,
 };
 use crate::io::{Budget, Disk, Io, Monotonic, Signal};
 
@@ -40,8 +39,8 @@ pub struct ShardStorage<I: Io> {
     /// When something was last appended.
     appended_at: Cell<Option<Monotonic>>,
     pub(super) filling: Filling,
-    /// For segments that are being made.
-    pub(super) making: Rc<Turns>,
+    /// Of segments that are being made.
+    pub(super) making: Rc<Budget>,
     /// What those who wait for a flush take besides their batches.
     held: Rc<Cell<usize>>,
     freed: Rc<Signal>,
@@ -86,7 +85,7 @@ impl<I: Io> ShardStorage<I> {
             unflushed: Cell::new(0),
             appended_at: Cell::new(None),
             filling: Filling::default(),
-            making: Turns::new(MAX_SEGMENTS_MADE_AT_ONCE),
+            making: Budget::new(MAX_SEGMENTS_MADE_AT_ONCE),
             held: Rc::default(),
             freed: Rc::default(),
             next_key: Cell::new(0),
@@ -185,9 +184,9 @@ impl<I: Io> ShardStorage<I> {
         self.appended_at.get().is_some_and(lately)
     }
 
-    pub(super) fn take_room(&self, size: usize) {
+    pub(super) fn take_room(&self, size: usize, now: Monotonic) {
         self.unflushed.set(self.unflushed.get() + size);
-        self.appended_at.set(Some(self.io.now()));
+        self.appended_at.set(Some(now));
     }
 
     pub(super) fn free_room(&self, size: usize) {

@@ -152,22 +152,7 @@ fn own<B: Buffer>(copied: &mut Vec<u8>) -> Option<Slice<B>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    struct Memory(Vec<u8>);
-
-    impl Buffer for Memory {
-        fn bytes(&self) -> &[u8] {
-            &self.0
-        }
-
-        fn bytes_mut(&mut self) -> &mut [u8] {
-            &mut self.0
-        }
-
-        fn shorten(&mut self, size: usize) {
-            self.0.truncate(size);
-        }
-    }
+    use crate::storage::test_buffer::Memory;
 
     fn buffer(value: u8) -> Rc<Memory> {
         Rc::new(Memory(vec![value; 1 << 20]))

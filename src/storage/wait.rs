@@ -1,12 +1,6 @@
 //! Waiting within one executor: for a value, and for a lock that may be held across an await.
 
-use std::{
-    cell::{Cell, RefCell},
-    collections::VecDeque,
-    rc::Rc,
-};
-
-use futures_channel::oneshot;
+use std::{cell::Cell, rc::Rc};
 
 use crate::io::Signal;
 
@@ -51,46 +45,6 @@ impl Drop for Held {
     }
 }
 
-/// So many holders at a time; who waits longest is next.
-pub(super) struct Turns {
-    free: Cell<usize>,
-    waiting: RefCell<VecDeque<oneshot::Sender<Turn>>>,
-}
-
-impl Turns {
-    pub fn new(count: usize) -> Rc<Self> {
-        Rc::new(Self {
-            free: Cell::new(count),
-            waiting: RefCell::default(),
-        })
-    }
-
-    /// Waits for a turn.
-    pub async fn take(self: &Rc<Self>) -> Turn {
-        if let Some(left) = self.free.get().checked_sub(1) {
-            self.free.set(left);
-            return Turn(Rc::clone(self));
-        }
-        let (give, turn) = oneshot::channel();
-        self.waiting.borrow_mut().push_back(give);
-        turn.await.expect("every turn is handed on")
-    }
-}
-
-/// A turn, until dropped.
-pub(super) struct Turn(Rc<Turns>);
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        let next = self.0.waiting.borrow_mut().pop_front();
-        match next {
-            // Who does not wait any more drops it, which hands it on.
-            Some(next) => drop(next.send(Self(Rc::clone(&self.0)))),
-            None => self.0.free.set(self.0.free.get() + 1),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
@@ -99,28 +53,6 @@ mod tests {
     };
 
     use super::*;
-
-    #[test]
-    fn turns_are_limited_and_go_to_who_waits_longest() {
-        let turns = Turns::new(2);
-        let mut context = Context::from_waker(Waker::noop());
-        let mut waits: Vec<_> = (0..5).map(|_| Box::pin(turns.take())).collect();
-        let mut held: Vec<_> = waits
-            .iter_mut()
-            .map(|wait| wait.as_mut().poll(&mut context))
-            .collect();
-        let ready = held.iter().map(Poll::is_ready).collect::<Vec<_>>();
-        assert_eq!(ready, [true, true, false, false, false]);
-        // The third does not wait any more.
-        drop(waits.remove(2));
-        drop(held.remove(0));
-        assert!(waits[3].as_mut().poll(&mut context).is_pending());
-        let fourth = waits[2].as_mut().poll(&mut context);
-        assert!(fourth.is_ready());
-        drop((held, fourth));
-        assert!(waits[3].as_mut().poll(&mut context).is_ready());
-        assert_eq!(turns.free.get(), 2);
-    }
 
     #[test]
     fn a_lock_has_one_holder() {

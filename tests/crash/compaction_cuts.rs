@@ -3,7 +3,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
 };
 
@@ -19,8 +18,11 @@ use millstream_protocol::{
     batch::{BatchBuilder, BatchHeader, Batches, Compression, DecodedBatch, NO_HEADERS, place},
 };
 
-use crate::oracle::{
-    Batch, Shared, append, disk, open, read_all, snapshot, storage_with_journal, try_open,
+use crate::{
+    cuts::{check_each, crashes_of, policies},
+    oracle::{
+        Batch, Shared, append, disk, open, read_all, snapshot, storage_with_journal, try_open,
+    },
 };
 
 const KEYS: u64 = 12;
@@ -263,33 +265,15 @@ fn every_cut(seed: u64, ignore_flushes: bool) -> Result<u64, String> {
         let disk = disk();
         disk.ignore_flushes(ignore_flushes);
         let told = run(seed, &disk, Some(cut));
-        let random = CrashPolicy::Random {
-            seed: (seed << 32) ^ cut,
-        };
-        for policy in [CrashPolicy::DropAll, CrashPolicy::KeepAll, random] {
-            cases += 1;
-            let checked = catch_unwind(AssertUnwindSafe(|| check(seed, &disk, policy, &told)));
-            let problem = match checked {
-                Ok(Ok(())) => continue,
-                Ok(Err(problem)) => problem,
-                Err(_) => "a panic".to_owned(),
-            };
-            return Err(format!("seed {seed}, cut {cut}, {policy:?}: {problem}"));
-        }
+        let check = |policy| check(seed, &disk, policy, &told);
+        cases += check_each(seed, cut, policies(seed, cut, 1), check)?;
     }
     Ok(cases)
 }
 
 #[test]
 fn every_cut_of_a_compaction_leaves_the_old_segment_or_the_new() {
-    let mut cases = 0;
-    for seed in 0..SEEDS {
-        match every_cut(seed, false) {
-            Ok(count) => cases += count,
-            Err(problem) => panic!("{problem}"),
-        }
-    }
-    println!("{cases} crashes");
+    let cases = crashes_of(SEEDS, |seed| every_cut(seed, false));
     assert!(cases > 300, "only {cases} cases");
 }
 

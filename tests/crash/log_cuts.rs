@@ -1,7 +1,5 @@
 //! The power goes before every single write, flush and change of a name.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use millstream::{
     io::sim::{CrashPolicy, Sim, SimDisk},
     storage::{Durability, RecoveryChecks},
@@ -9,6 +7,7 @@ use millstream::{
 use millstream_protocol::LeaderEpoch;
 
 use crate::{
+    cuts::{check_each, crashes_of, no_panic, policies},
     oracle::{Found, Oracle, Shared, disk, recover, with_checks},
     workload::Workload,
 };
@@ -57,16 +56,6 @@ fn check(seed: u64, disk: &SimDisk, policy: CrashPolicy, oracle: &Oracle) -> Res
     Ok(())
 }
 
-fn policies(seed: u64, cut: u64) -> Vec<CrashPolicy> {
-    let random = (0..3).map(|round| CrashPolicy::Random {
-        seed: seed << 32 ^ cut << 8 ^ round,
-    });
-    [CrashPolicy::DropAll, CrashPolicy::KeepAll]
-        .into_iter()
-        .chain(random)
-        .collect()
-}
-
 /// How many changes a whole run makes.
 fn changes(seed: u64) -> u64 {
     let disk = disk();
@@ -93,31 +82,16 @@ fn every_cut(seed: u64, ignore_flushes: bool) -> Result<u64, String> {
         disk.ignore_flushes(ignore_flushes);
         let shared = Shared::default();
         run(seed, 0, &disk, Some(cut), &shared);
-        for policy in policies(seed, cut) {
-            cases += 1;
-            let oracle = shared.0.borrow();
-            let checked = catch_unwind(AssertUnwindSafe(|| check(seed, &disk, policy, &oracle)));
-            let problem = match checked {
-                Ok(Ok(())) => continue,
-                Ok(Err(problem)) => problem,
-                Err(_) => "a panic".to_owned(),
-            };
-            return Err(format!("seed {seed}, cut {cut}, {policy:?}: {problem}"));
-        }
+        let oracle = shared.0.borrow();
+        let check = |policy| check(seed, &disk, policy, &oracle);
+        cases += check_each(seed, cut, policies(seed, cut, 3), check)?;
     }
     Ok(cases)
 }
 
 #[test]
 fn every_cut_keeps_what_was_acknowledged() {
-    let mut cases = 0;
-    for seed in 0..SEEDS {
-        match every_cut(seed, false) {
-            Ok(count) => cases += count,
-            Err(problem) => panic!("{problem}"),
-        }
-    }
-    println!("{cases} crashes");
+    let cases = crashes_of(SEEDS, |seed| every_cut(seed, false));
     assert!(cases > 1000 || asked_for().is_some(), "only {cases} cases");
 }
 
@@ -161,26 +135,19 @@ fn crashes_in_a_row(seed: u64) -> Result<(), String> {
         let epoch = i32::try_from(life).unwrap();
         // Now and then only the process dies.
         let killed = salt % 6 == 5;
-        let policy = policies(salt, cut)[usize::try_from(salt % 5).unwrap()];
-        let lived = catch_unwind(AssertUnwindSafe(|| {
+        let policy = policies(salt, cut, 3)[usize::try_from(salt % 5).unwrap()];
+        let lived = no_panic(|| {
             run(salt, epoch, &disk, Some(cut), &shared);
             check(salt, &disk, policy, &shared.0.borrow())
-        }));
-        let problem = match lived {
-            Ok(Ok(())) if killed => {
-                disk.remount();
-                continue;
-            }
-            Ok(Ok(())) => {
-                disk.crash(policy);
-                continue;
-            }
-            Ok(Err(problem)) => problem,
-            Err(_) => "a panic".to_owned(),
-        };
-        return Err(format!(
-            "seed {seed}, life {life}, cut {cut}, {policy:?}: {problem}"
-        ));
+        });
+        if let Err(problem) = lived {
+            let place = format!("seed {seed}, life {life}, cut {cut}, {policy:?}");
+            return Err(format!("{place}: {problem}"));
+        }
+        match killed {
+            true => disk.remount(),
+            false => disk.crash(policy),
+        }
     }
     Ok(())
 }
@@ -216,11 +183,9 @@ fn a_buffered_log_keeps_a_prefix() {
         for cut in 0..=whole.operations() - before {
             let disk = disk();
             let shared = run_buffered(seed, &disk, Some(cut));
-            for policy in policies(seed, cut) {
-                if let Err(problem) = check(seed, &disk, policy, &shared.0.borrow()) {
-                    panic!("seed {seed}, cut {cut}, {policy:?}: {problem}");
-                }
-            }
+            let check = |policy| check(seed, &disk, policy, &shared.0.borrow());
+            let checked = check_each(seed, cut, policies(seed, cut, 3), check);
+            checked.unwrap_or_else(|problem| panic!("{problem}"));
         }
     }
 }

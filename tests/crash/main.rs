@@ -9,6 +9,7 @@
 #[path = "../support/broker.rs"]
 mod broker;
 mod compaction_cuts;
+mod cuts;
 mod journal_cuts;
 mod journal_failures;
 mod kill;

@@ -12,24 +12,9 @@ use crate::{
         LogOptions,
         format::chunk::ChunkHeader,
         limits::{FIRST_ALLOCATION, GATHER_SIZE, MAX_CHUNK_SIZE},
+        test_buffer::Memory,
     },
 };
-
-struct Memory(Vec<u8>);
-
-impl Buffer for Memory {
-    fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.0
-    }
-
-    fn shorten(&mut self, size: usize) {
-        self.0.truncate(size);
-    }
-}
 
 struct Test {
     appender: Appender<Memory>,
