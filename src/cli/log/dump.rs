@@ -153,10 +153,7 @@ impl Printer {
                 if *until < header.next {
                     writeln!(self.out, "             cut at offset {until}")?;
                 }
-                match self.batches {
-                    true => self.batches(payload, *until),
-                    false => Ok(()),
-                }
+                self.batches(payload, *until)
             }
             Finding::Journaled {
                 header,
@@ -172,10 +169,7 @@ impl Printer {
                     header.incarnation,
                     show_time(header.append_time_ms)
                 )?;
-                match self.batches {
-                    true => self.batches(payload, *until),
-                    false => Ok(()),
-                }
+                self.batches(payload, *until)
             }
             Finding::Stop {
                 position, reason, ..
@@ -207,7 +201,11 @@ impl Printer {
         Ok(())
     }
 
+    /// A line for each batch, if they are wanted.
     fn batches(&mut self, payload: &[u8], until: Offset) -> Result<()> {
+        if !self.batches {
+            return Ok(());
+        }
         for batch in Batches::trusted(payload) {
             let (header, _) = batch?;
             if header.next_offset() > until {
