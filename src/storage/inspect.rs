@@ -446,11 +446,27 @@ impl<'a> Walk<'a> {
         let Some(id) = self.summary.id else {
             return none;
         };
-        // Without a checkpoint a log has had one life, which its first chunk names, or else the journal.
+        journals.tail(id, end, &self.lives(id, journals))
+    }
+
+    /// Without a checkpoint a log has had one life, which its first chunk names, or else the journal.
+    fn lives(&self, id: TopicPartition, journals: &Journals) -> Incarnations {
         let unknown = self.checkpoint.is_none() && self.summary.chunk_count == 0;
         let life = journals.first_life(id).filter(|_| unknown);
         let only = life.map(|life| Incarnations::first(self.summary.log_start, life));
-        journals.tail(id, end, only.as_ref().unwrap_or(&self.incarnations))
+        only.unwrap_or_else(|| self.incarnations.clone())
+    }
+
+    /// What a journal had beyond `end`, and lost.
+    fn lost_in_journal(&self, journals: &Journals, end: Offset) -> Option<Verdict> {
+        let id = self.summary.id?;
+        let lost = journals.lost_beyond(id, end, &self.lives(id, journals))?;
+        Some(Verdict::Damaged {
+            below: end,
+            path: lost.path.clone(),
+            position: lost.position,
+            reason: lost.reason(),
+        })
     }
 
     fn add_tail(&mut self, tail: &Tail) {
@@ -481,6 +497,7 @@ impl<'a> Walk<'a> {
         });
         let by_checkpoint =
             (end < floor).then(|| format!("the checkpoint names offset {floor} as durable"));
+        let lost = self.lost_in_journal(journals, end);
         let bad = self.bad.take();
         let proof = bad.as_ref().and_then(|bad| bad.proof.clone());
         let proof = proof.filter(|(flushed, _)| *flushed > end);
@@ -498,9 +515,10 @@ impl<'a> Walk<'a> {
             }
             (None, bad) => {
                 self.add_tail(&tail);
-                match bad.is_some_and(|bad| bad.dirty) || tail.stale {
-                    true => Verdict::TornTail { end },
-                    false => Verdict::Good,
+                match (lost, bad.is_some_and(|bad| bad.dirty) || tail.stale) {
+                    (Some(lost), _) => lost,
+                    (None, true) => Verdict::TornTail { end },
+                    (None, false) => Verdict::Good,
                 }
             }
         };

@@ -105,14 +105,16 @@ impl<I: Io> Log<I> {
         let found = super::recovery::recover(storage, id, &dir, observer).await;
         let whole = found
             .as_ref()
-            .is_ok_and(|found| found.recovered.damage.is_none());
+            .is_ok_and(|found| found.recovered.damage.is_none() && found.lost.is_none());
         if !whole && storage.replay.borrow().holds(id) {
             // What the journals hold of it is nowhere else.
             storage.keep_replay(id);
         }
         let mut found = found?;
         let replayed = std::mem::take(&mut found.replayed);
-        let recovered = found.recovered.clone();
+        let mut recovered = found.recovered.clone();
+        // The log itself works, for what is replayed; who has it lets nobody append.
+        recovered.damage = recovered.damage.or(found.lost.take());
         let log = Rc::new_cyclic(|this| Self {
             this: this.clone(),
             storage: Rc::clone(storage),

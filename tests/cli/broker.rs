@@ -185,6 +185,14 @@ impl Broker {
         assert!(!answered.stdout.is_empty(), "{answered:?}");
     }
 
+    /// Starts the broker that was stopped, on files that it refuses; gives what it says.
+    pub fn start_refused(&mut self) -> String {
+        self.child = spawn(&self.dir, &self.server);
+        let status = self.child.wait().expect("the broker ends");
+        assert_eq!(status.code(), Some(1), "{}", self.log());
+        self.log()
+    }
+
     /// Stops the broker and starts it again.
     pub fn restart(&mut self) {
         self.stop();

@@ -89,8 +89,8 @@ fn a_flipped_bit_in_acknowledged_data_is_found() {
 fn killed_broker() -> Option<(Broker, String)> {
     let mut broker = Broker::start()?;
     broker.run(&["topic", "create", "t"]).ok();
-    for line in [b"one\n", b"two\n"] {
-        broker.run_with(&["produce", "t"], line).ok();
+    for line in ["one\n", "two\n", "three\n"] {
+        broker.run_with(&["produce", "t"], line.as_bytes()).ok();
     }
     broker.kill();
     let data = broker.data_dir().to_str().unwrap().to_owned();
@@ -105,49 +105,84 @@ fn what_the_journal_alone_holds_is_counted_and_shown() {
     let (code, verified) = verify(&broker, &data);
     assert_eq!(code, 0, "{verified}");
     assert_eq!(verified[0]["verdict"], "good");
-    assert_eq!(verified[0]["log_end_offset"], 2);
-    assert_eq!(verified[0]["journal_batches"], 2);
+    assert_eq!(verified[0]["log_end_offset"], 3);
+    assert_eq!(verified[0]["journal_batches"], 3);
     assert_eq!(verified.as_array().unwrap().len(), 1);
     let dump = broker.run(&["log", "dump", &data, "--batches"]).text();
     assert!(dump.contains("in journal 0.."), "{dump}");
     assert!(dump.contains("batch 1..2, "), "{dump}");
     assert!(
-        dump.contains("and 2 batches of the journal: good"),
+        dump.contains("and 3 batches of the journal: good"),
         "{dump}"
     );
     // A topic's directory may not be there yet; its records are found all the same, from it as well.
     let partition = PathBuf::from(verified[0]["path"].as_str().unwrap());
     if partition.exists() {
         let (_, alone) = verify(&broker, partition.to_str().unwrap());
-        assert_eq!(alone[0]["log_end_offset"], 2);
+        assert_eq!(alone[0]["log_end_offset"], 3);
     }
     let records = broker.run(&["log", "dump", &data, "--records"]).text();
     broker.start_again();
     let consumed = broker.run(&["consume", "t"]).text();
-    assert_eq!(consumed, "one\ntwo\n");
-    assert_eq!(records.lines().count(), 2, "{records}");
+    assert_eq!(consumed, "one\ntwo\nthree\n");
+    assert_eq!(records.lines().count(), 3, "{records}");
 }
 
-#[test]
-fn a_damaged_journal_is_told_by_file_and_position() {
-    let Some((broker, data)) = killed_broker() else {
-        return;
-    };
+/// Flips a bit at `at` of a frame with records, of the journal that has at least three of them; gives its file and
+/// where the frame begins.
+fn spoil_frame(broker: &Broker, number: usize, at: usize) -> (PathBuf, usize) {
     let journals = broker.data_dir().join("journal");
-    let mut damaged = None;
     for entry in fs::read_dir(journals).unwrap() {
         let path = entry.unwrap().path();
         let mut bytes = fs::read(&path).unwrap();
-        // The second frame says that the first one was durable.
-        let frames = |at: &usize| bytes[*at..].starts_with(b"MSJR");
+        let frames = |at: &usize| bytes[*at..].starts_with(b"MSJR") && bytes[at + 56] > 0;
         let frames: Vec<usize> = (4_096..bytes.len()).step_by(4_096).filter(frames).collect();
-        if frames.len() > 1 {
-            bytes[frames[0] + 200] ^= 1;
+        // A later one says that it was durable.
+        if frames.len() > 2 {
+            bytes[frames[number] + at] ^= 1;
             fs::write(&path, bytes).unwrap();
-            damaged = Some(path);
+            return (path, frames[number]);
         }
     }
-    let damaged = damaged.expect("a journal with two frames");
+    panic!("no journal has three frames");
+}
+
+#[test]
+fn a_damaged_record_of_a_journal_is_its_partitions() {
+    let Some((mut broker, data)) = killed_broker() else {
+        return;
+    };
+    // In the second record, which is the first one of its entry.
+    let (damaged, frame) = spoil_frame(&broker, 1, 64 + 96 + 65);
+    let (code, verified) = verify(&broker, &data);
+    assert_eq!(code, 1, "{verified}");
+    let verified = verified.as_array().unwrap();
+    let bad = |one: &&serde_json::Value| one["verdict"] == "damaged";
+    let bad: Vec<_> = verified.iter().filter(bad).collect();
+    assert_eq!(bad.len(), 1, "{verified:?}");
+    assert_eq!(bad[0]["damage"]["below"], 1);
+    assert_eq!(bad[0]["damage"]["position"], frame + 64);
+    let path = PathBuf::from(bad[0]["damage"]["path"].as_str().unwrap());
+    assert_eq!(path.file_name(), damaged.file_name());
+    broker.start_damaged();
+    let consumed = broker.run(&["consume", "t"]);
+    assert_eq!(consumed.stdout, b"one\n");
+    let said = consumed.failed(1);
+    assert!(said.contains("from offset 1 on is damaged"), "{said}");
+    let said = broker.run_with(&["produce", "t"], b"more\n").failed(1);
+    assert!(said.contains(damaged.to_str().unwrap()), "{said}");
+    broker.run(&["topic", "create", "other"]).ok();
+    broker.run_with(&["produce", "other"], b"more\n").ok();
+    assert_eq!(broker.run(&["consume", "other"]).text(), "more\n");
+}
+
+#[test]
+fn a_frame_that_does_not_say_whose_it_is_refuses_the_start() {
+    let Some((mut broker, data)) = killed_broker() else {
+        return;
+    };
+    // In the topic that the first record's entry names.
+    let (damaged, _) = spoil_frame(&broker, 0, 64 + 20);
     let (code, verified) = verify(&broker, &data);
     assert_eq!(code, 1, "{verified}");
     let last = verified.as_array().unwrap().last().unwrap();
@@ -163,4 +198,8 @@ fn a_damaged_journal_is_told_by_file_and_position() {
     );
     let dump = broker.run(&["log", "dump", &data]).text();
     assert!(dump.contains("frame 1 of journal"), "{dump}");
+    let said = broker.start_refused();
+    assert!(said.contains(damaged.to_str().unwrap()), "{said}");
+    let command = format!("millstream log repair --dry-run {data}");
+    assert!(said.contains(&command), "{said}");
 }

@@ -11,6 +11,7 @@ mod broker;
 mod compaction_cuts;
 mod cuts;
 mod journal_cuts;
+mod journal_damage;
 mod journal_failures;
 mod kill;
 mod log_cuts;

@@ -169,7 +169,19 @@ impl ChunkHeader {
                 needed: header.disk_size(),
             });
         }
+        Self::verified_unpadded(bytes)
+    }
+
+    /// The same for an entry of a journal's frame, which has no padding.
+    ///
+    /// # Errors
+    /// [`NotAChunk`].
+    pub fn verified_unpadded(bytes: &[u8]) -> Result<Self, NotAChunk> {
+        let header = Self::peek(bytes)?;
         let end = CHUNK_HEADER_SIZE + header.payload_size as usize;
+        if bytes.len() < end {
+            return Err(NotAChunk::Incomplete { needed: end });
+        }
         let crc = u32::from_le_bytes(field(bytes, CRC_AT));
         if crc32c(&bytes[CRC_COVERS_FROM..end]) == crc {
             Ok(header)

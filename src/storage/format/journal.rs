@@ -1,8 +1,14 @@
 //! The journal: files of a ring, and frames of what many logs appended. See `docs/format/journal.md`.
+//!
+//! A frame has two checksums: one over all of it, and one over its *directory*, which is its header and
+//! those of its entries. Where only the first fails, the frame still says whose records were in it.
 
 use uuid::Uuid;
 
-use super::{chunk::CHUNK_HEADER_SIZE, crc32c, field};
+use super::{
+    chunk::{CHUNK_HEADER_SIZE, ChunkHeader},
+    crc32c, field,
+};
 use crate::io::{BLOCK_SIZE, align_up};
 
 /// Size of a file's header: frames begin here.
@@ -14,11 +20,15 @@ pub const JOURNAL_MAGIC: [u8; 4] = *b"MSJF";
 /// First bytes of every frame.
 pub const FRAME_MAGIC: [u8; 4] = *b"MSJR";
 /// Version of both formats.
-pub const JOURNAL_VERSION: u16 = 1;
+pub const JOURNAL_VERSION: u16 = 2;
+/// Before it, frames had no checksum of their directory. Everything else is the same.
+const VERSION_WITHOUT_DIRECTORY: u16 = 1;
 
 const FILE_FIELDS_SIZE: usize = 32;
 const CRC_AT: usize = 8;
 const CRC_COVERS_FROM: usize = 12;
+const JOURNAL_AT: usize = 16;
+const DIRECTORY_CRC_AT: usize = 60;
 /// Entries begin on multiples of this.
 const ENTRY_ALIGNMENT: usize = 8;
 
@@ -97,7 +107,7 @@ impl FrameHeader {
         align_up(self.size as usize)
     }
 
-    /// Fills in the header of a frame whose entries are in place, checksum included.
+    /// Fills in the header of a frame whose entries are in place, checksums included.
     ///
     /// # Panics
     /// If `frame` is not exactly header and entries.
@@ -114,8 +124,28 @@ impl FrameHeader {
         frame[40..48].copy_from_slice(&self.flushed.to_le_bytes());
         frame[48..56].copy_from_slice(&self.oldest.to_le_bytes());
         frame[56..60].copy_from_slice(&self.entry_count.to_le_bytes());
+        if let Some(crc) = directory_crc(frame) {
+            frame[DIRECTORY_CRC_AT..FRAME_HEADER_SIZE].copy_from_slice(&crc.to_le_bytes());
+        }
         let crc = crc32c(&frame[CRC_COVERS_FROM..]);
         frame[CRC_AT..CRC_COVERS_FROM].copy_from_slice(&crc.to_le_bytes());
+    }
+
+    fn fields(bytes: &[u8]) -> Self {
+        Self {
+            size: u32::from_le_bytes(field(bytes, 12)),
+            journal: Uuid::from_bytes(field(bytes, JOURNAL_AT)),
+            sequence: u64::from_le_bytes(field(bytes, 32)),
+            flushed: u64::from_le_bytes(field(bytes, 40)),
+            oldest: u64::from_le_bytes(field(bytes, 48)),
+            entry_count: u32::from_le_bytes(field(bytes, 56)),
+        }
+    }
+
+    fn is_consistent(&self) -> bool {
+        self.size as usize >= FRAME_HEADER_SIZE
+            && self.flushed < self.sequence
+            && self.oldest <= self.sequence
     }
 
     /// Reads a header without believing it: the checksum needs the whole frame.
@@ -126,19 +156,10 @@ impl FrameHeader {
         }
         let version = u16::from_le_bytes(field(bytes, 4));
         let header_size = usize::from(u16::from_le_bytes(field(bytes, 6)));
-        let header = Self {
-            size: u32::from_le_bytes(field(bytes, 12)),
-            journal: Uuid::from_bytes(field(bytes, 16)),
-            sequence: u64::from_le_bytes(field(bytes, 32)),
-            flushed: u64::from_le_bytes(field(bytes, 40)),
-            oldest: u64::from_le_bytes(field(bytes, 48)),
-            entry_count: u32::from_le_bytes(field(bytes, 56)),
-        };
-        let known = version == JOURNAL_VERSION && header_size == FRAME_HEADER_SIZE;
-        let consistent = header.size as usize >= FRAME_HEADER_SIZE
-            && header.flushed < header.sequence
-            && header.oldest <= header.sequence;
-        (known && consistent).then_some(header)
+        let header = Self::fields(bytes);
+        let known = (VERSION_WITHOUT_DIRECTORY..=JOURNAL_VERSION).contains(&version)
+            && header_size == FRAME_HEADER_SIZE;
+        (known && header.is_consistent()).then_some(header)
     }
 
     /// Reads and verifies the frame at the start of `bytes`, which may go on behind it.
@@ -149,6 +170,45 @@ impl FrameHeader {
         let crc = u32::from_le_bytes(field(frame, CRC_AT));
         (crc32c(&frame[CRC_COVERS_FROM..]) == crc).then_some(header)
     }
+
+    /// Something in a header that cannot be believed says that the frame has no entries. Either of its fields
+    /// may be damaged, but hardly both.
+    #[must_use]
+    pub fn may_be_empty(bytes: &[u8]) -> bool {
+        bytes.get(..FRAME_HEADER_SIZE).is_some_and(|bytes| {
+            let header = Self::fields(bytes);
+            let size = header.size as usize == FRAME_HEADER_SIZE;
+            size || header.size != 0 && header.entry_count == 0
+        })
+    }
+
+    /// Reads a frame of journal `journal` of which the directory alone is believed: what it says of itself
+    /// and of its entries is so, but their batches may be damaged, and its first twelve bytes too.
+    #[must_use]
+    pub fn of_directory(bytes: &[u8], journal: Uuid) -> Option<Self> {
+        let ours = bytes.get(JOURNAL_AT..FRAME_HEADER_SIZE)?;
+        if !ours.starts_with(journal.as_bytes()) {
+            return None;
+        }
+        let header = Self::fields(bytes);
+        let crc = u32::from_le_bytes(field(bytes, DIRECTORY_CRC_AT));
+        (header.is_consistent() && directory_crc(bytes) == Some(crc)).then_some(header)
+    }
+}
+
+/// The checksum of a frame's header, up to the checksum's own place, and of the headers of its entries; `None`
+/// if they do not fit.
+fn directory_crc(frame: &[u8]) -> Option<u32> {
+    let header = FrameHeader::fields(frame.get(..FRAME_HEADER_SIZE)?);
+    let frame = frame.get(..header.size as usize)?;
+    let mut directory = frame[CRC_COVERS_FROM..DIRECTORY_CRC_AT].to_vec();
+    let mut at = FRAME_HEADER_SIZE;
+    for _ in 0..header.entry_count {
+        let entry = frame.get(at..at + CHUNK_HEADER_SIZE)?;
+        directory.extend_from_slice(entry);
+        at += entry_size(ChunkHeader::peek(entry).ok()?.payload_size as usize);
+    }
+    Some(crc32c(&directory))
 }
 
 #[cfg(test)]
@@ -189,8 +249,41 @@ mod tests {
         assert_eq!(decode_file_header(&block), Ok(Uuid::from_u128(5)));
         block[20] ^= 1;
         assert_eq!(decode_file_header(&block), Err(NotAJournal::Damaged));
-        block[4] = 2;
-        assert_eq!(decode_file_header(&block), Err(NotAJournal::Version(2)));
+        block[4] = 3;
+        assert_eq!(decode_file_header(&block), Err(NotAJournal::Version(3)));
+    }
+
+    #[test]
+    fn the_directory_is_believed_where_only_records_are_damaged() {
+        let journal = Uuid::from_u128(7);
+        let chunk = ChunkHeader {
+            payload_size: 5,
+            id: millstream_protocol::TopicPartition {
+                topic: millstream_protocol::TopicId(Uuid::from_u128(3)),
+                partition: millstream_protocol::PartitionIndex(0),
+            },
+            epoch: millstream_protocol::LeaderEpoch(0),
+            incarnation: 1,
+            base: millstream_protocol::Offset(0),
+            next: millstream_protocol::Offset(1),
+            flushed: millstream_protocol::Offset(0),
+            append_time_ms: 0,
+            max_timestamp_ms: 0,
+            batch_count: 1,
+            flags: 0,
+        };
+        let mut entry = vec![7; CHUNK_HEADER_SIZE + 5];
+        chunk.seal(&mut entry);
+        let (header, good) = frame(&entry);
+        assert_eq!(FrameHeader::of_directory(&good, journal), Some(header));
+        assert_eq!(FrameHeader::of_directory(&good, Uuid::from_u128(8)), None);
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            let found = FrameHeader::of_directory(&bad, journal);
+            let directory = (12..FRAME_HEADER_SIZE + CHUNK_HEADER_SIZE).contains(&(bit / 8));
+            assert_eq!(found.is_none(), directory, "bit {bit}");
+        }
     }
 
     #[test]

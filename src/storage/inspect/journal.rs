@@ -15,7 +15,7 @@ use crate::{
             names,
         },
         incarnations::Incarnations,
-        journal::{Gap, Replay, Tail},
+        journal::{Gap, Replay, SpoiledEntry, Tail},
     },
 };
 
@@ -82,6 +82,16 @@ impl Journals {
     /// The earliest life of a log that they name.
     pub(super) fn first_life(&self, id: TopicPartition) -> Option<u64> {
         self.replay.lives(id).min()
+    }
+
+    /// What they had of a log beyond offset `end`, and cannot give.
+    pub(super) fn lost_beyond(
+        &self,
+        id: TopicPartition,
+        end: Offset,
+        lives: &Incarnations,
+    ) -> Option<&SpoiledEntry> {
+        self.replay.lost_beyond(id, end, lives)
     }
 
     /// What follows offset `end` of a log.

@@ -6,6 +6,7 @@
 //! without a flush; `ring` frees what they have made durable there. Without room, logs wait for what is on
 //! its way; if none is to be expected they go to their segments directly.
 
+mod frames;
 mod logs;
 mod replay;
 mod ring;
@@ -22,7 +23,7 @@ use millstream_protocol::Offset;
 use uuid::Uuid;
 
 pub use self::replay::Replay;
-pub(super) use self::replay::{Gap, ReplayedEntry, Tail};
+pub(super) use self::replay::{Gap, ReplayedEntry, SpoiledEntry, Tail};
 use self::ring::{Place, Ring};
 use super::{
     Log, StorageCounters,

@@ -3,13 +3,13 @@
 //!
 //! A journal's frames are numbered. From the oldest that is needed they must follow each other up to
 //! the last one; what breaks off there is a torn frame that was never acknowledged, unless a later frame
-//! says that it was durable. Then acknowledged data is gone, and nobody can tell whose: the broker
-//! does not start.
+//! says that it was durable. Then acknowledged data is damaged. If the frame's directory is intact it says
+//! whose: those logs are read-only from there on. If not, nobody can tell, and the broker does not start.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, io,
-    ops::Range,
+    ops::{Range, RangeInclusive},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -17,16 +17,14 @@ use std::{
 use millstream_protocol::{Offset, TopicPartition};
 use uuid::Uuid;
 
+use super::frames::{FoundFile, FoundFrame, parse_file};
 use crate::{
     io::{BLOCK_SIZE, Buffer, DiskFile, Io, OpenMode},
     storage::{
         LogError,
         format::{
             chunk::{CHUNK_HEADER_SIZE, ChunkHeader},
-            journal::{
-                FRAME_HEADER_SIZE, FRAME_MAGIC, FrameHeader, JOURNAL_HEADER_SIZE, NotAJournal,
-                decode_file_header, entry_size,
-            },
+            journal::{JOURNAL_HEADER_SIZE, NotAJournal, decode_file_header},
             names,
         },
         incarnations::Incarnations,
@@ -39,6 +37,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Replay {
     entries: BTreeMap<TopicPartition, Vec<Entry>>,
+    /// Parts of durable frames whose batches are damaged.
+    spoiled: BTreeMap<TopicPartition, Vec<SpoiledEntry>>,
     frames: Vec<Vec<u8>>,
     journals: BTreeMap<Uuid, JournalFiles>,
 }
@@ -81,25 +81,38 @@ pub(in crate::storage) struct Tail {
     pub stale: bool,
 }
 
-/// A frame is missing that is known to have been durable.
+/// A log's part of a durable frame, of which only the header can be believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::storage) struct SpoiledEntry {
+    pub header: ChunkHeader,
+    /// The file, and where the entry begins there.
+    pub path: PathBuf,
+    pub position: u64,
+    /// Number of the frame.
+    pub frame: u64,
+}
+
+impl SpoiledEntry {
+    /// What is wrong.
+    pub fn reason(&self) -> String {
+        let (first, next) = (self.header.base, self.header.next);
+        format!(
+            "the records from offset {first} to {next} in frame {} of the journal do not match their checksum, \
+             but a later frame says that they were durable",
+            self.frame
+        )
+    }
+}
+
+/// Frames are missing that are known to have been durable, and nobody can tell whose records they held.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::storage) struct Gap {
     pub journal: Uuid,
-    /// Number of the frame.
-    pub frame: u64,
-    /// The file that should hold it, as far as can be told, and the position there.
+    /// Numbers of the frames.
+    pub frames: RangeInclusive<u64>,
+    /// The file that should hold the first one, as far as can be told, and the position there.
     pub path: PathBuf,
     pub position: u64,
-}
-
-/// One file as it was found.
-struct FoundFile {
-    path: PathBuf,
-    /// Frames that follow each other from the start of the file on, and their positions there.
-    frames: Vec<(FrameHeader, u64, Vec<u8>)>,
-    /// Of all valid frames in it, also those that do not follow.
-    newest: Option<FrameHeader>,
-    flushed: u64,
 }
 
 impl Replay {
@@ -133,8 +146,12 @@ impl Replay {
                 journals.entry(journal).or_default().push(file);
             }
         }
+        let mut gaps = Vec::new();
         for (journal, files) in journals {
-            replay.add_journal(journal, files).map_err(LogError::from)?;
+            gaps.extend(replay.add_journal(journal, files));
+        }
+        if let Some(gap) = gaps.into_iter().next() {
+            return Err(gap.refusal(data_dir));
         }
         replay.sort();
         Ok(Arc::new(replay))
@@ -159,7 +176,7 @@ impl Replay {
         let mut replay = Self::default();
         let mut gaps = Vec::new();
         for (journal, files) in journals {
-            gaps.extend(replay.add_journal(journal, files).err());
+            gaps.extend(replay.add_journal(journal, files));
         }
         replay.sort();
         (replay, gaps)
@@ -171,9 +188,29 @@ impl Replay {
         }
     }
 
-    /// The logs that there is something of.
+    /// The logs that there is, or was, something of.
     pub(in crate::storage) fn logs(&self) -> impl Iterator<Item = TopicPartition> {
-        self.entries.keys().copied()
+        self.entries.keys().chain(self.spoiled.keys()).copied()
+    }
+
+    /// What is damaged of a log's part of the journals.
+    pub(in crate::storage) fn spoiled(&self, id: TopicPartition) -> &[SpoiledEntry] {
+        self.spoiled.get(&id).map_or(&[], Vec::as_slice)
+    }
+
+    /// The first record of a log at or beyond `end` that the journals had durably and cannot give.
+    pub(in crate::storage) fn lost_beyond(
+        &self,
+        id: TopicPartition,
+        end: Offset,
+        lives: &Incarnations,
+    ) -> Option<&SpoiledEntry> {
+        let lost = self.spoiled(id).iter().filter(|entry| {
+            let header = &entry.header;
+            let admitted = lives.admit(header.incarnation, header.base, header.next);
+            admitted.is_some_and(|next| next > end)
+        });
+        lost.min_by_key(|entry| entry.header.base)
     }
 
     /// There is nothing to replay, and nothing to remove.
@@ -201,76 +238,81 @@ impl Replay {
         Ok(())
     }
 
-    fn add_journal(&mut self, journal: Uuid, mut files: Vec<FoundFile>) -> Result<(), Gap> {
-        let first = |file: &FoundFile| file.frames.first().map(|(header, ..)| header.sequence);
-        files.sort_by_key(first);
-        let newest = files.iter().filter_map(|file| file.newest);
-        let newest = newest.max_by_key(|header| header.sequence);
-        let paths = files.iter().map(|file| file.path.clone());
+    /// Adds what a journal holds; gives the frames that it had durably and that are missing.
+    fn add_journal(&mut self, journal: Uuid, files: Vec<FoundFile>) -> Vec<Gap> {
         let known = JournalFiles {
-            files: paths.collect(),
+            files: files.iter().map(|file| file.path.clone()).collect(),
             logs: BTreeSet::new(),
         };
         self.journals.insert(journal, known);
-        let Some(newest) = newest else {
-            return Ok(());
-        };
         let flushed = files.iter().map(|file| file.flushed).max().unwrap_or(0);
         let last_path = files.last().map(|file| file.path.clone());
-        let last_path = last_path.unwrap_or_default();
-        let mut expected = newest.oldest;
-        let mut place: Option<(PathBuf, u64)> = None;
-        // Files whose first frame is bad, by the newest one that is good.
-        let mut headless = BTreeMap::new();
+        let mut place = (last_path.unwrap_or_default(), JOURNAL_HEADER_SIZE);
+        let mut frames = BTreeMap::new();
         for file in files {
-            if let (Some(newest), None) = (file.newest, file.frames.first()) {
-                headless.insert(newest.sequence, file.path.clone());
-            }
-            for (header, position, bytes) in file.frames {
-                if header.sequence == expected {
-                    expected += 1;
-                    place = Some((file.path.clone(), position + header.disk_size() as u64));
-                    self.add_frame(journal, &header, bytes);
-                }
+            for frame in file.frames {
+                frames.insert(frame.header.sequence, (file.path.clone(), frame));
             }
         }
-        if flushed < expected {
-            return Ok(());
+        let Some((_, (_, newest))) = frames.last_key_value() else {
+            return Vec::new();
+        };
+        let mut gaps = Vec::new();
+        let mut gap = |frames, (path, position)| {
+            let gap = Gap {
+                journal,
+                frames,
+                path,
+                position,
+            };
+            gaps.push(gap);
+        };
+        let mut expected = newest.header.oldest.max(1);
+        for (sequence, (path, frame)) in frames.split_off(&expected) {
+            let missing = expected..=flushed.min(sequence - 1);
+            if !missing.is_empty() {
+                // Behind the frame before it, unless the file of the next one does not begin with that.
+                let begins = frame.position > JOURNAL_HEADER_SIZE && path != place.0;
+                let begins = begins.then(|| (path.clone(), JOURNAL_HEADER_SIZE));
+                gap(missing, begins.unwrap_or(place));
+            }
+            if sequence > flushed.max(expected - 1) + 1 || frame.spoiled && sequence > flushed {
+                // Torn, and what follows a torn frame was never acknowledged.
+                return gaps;
+            }
+            place = (path.clone(), frame.end());
+            expected = sequence.saturating_add(1);
+            self.add_frame(journal, &path, frame);
         }
-        // Behind the frame before it, if that file does not begin with one that is bad.
-        let begins = headless.range(expected..).next();
-        let begins = begins.map(|(_, path)| (path.clone(), JOURNAL_HEADER_SIZE));
-        let (path, position) = begins.or(place).unwrap_or((last_path, JOURNAL_HEADER_SIZE));
-        Err(Gap {
-            journal,
-            frame: expected,
-            path,
-            position,
-        })
+        if flushed >= expected {
+            gap(expected..=flushed, place);
+        }
+        gaps
     }
 
-    fn add_frame(&mut self, journal: Uuid, header: &FrameHeader, bytes: Vec<u8>) {
+    fn add_frame(&mut self, journal: Uuid, path: &Path, frame: FoundFrame) {
         let logs = &mut self.journals.entry(journal).or_default().logs;
-        let mut at = FRAME_HEADER_SIZE;
-        for _ in 0..header.entry_count {
-            // The frame's checksum holds, so what does not fit was written so, and nobody can read it.
-            let Some(Ok(entry)) = bytes.get(at..).map(ChunkHeader::peek) else {
-                break;
-            };
-            let payload =
-                at + CHUNK_HEADER_SIZE..at + CHUNK_HEADER_SIZE + entry.payload_size as usize;
-            if payload.end > bytes.len() {
-                break;
+        for (header, at) in frame.entries() {
+            logs.insert(header.id);
+            let bytes = &frame.bytes[at..];
+            if frame.spoiled && ChunkHeader::verified_unpadded(bytes).is_err() {
+                let spoiled = self.spoiled.entry(header.id).or_default();
+                spoiled.push(SpoiledEntry {
+                    header,
+                    path: path.to_owned(),
+                    position: frame.position + at as u64,
+                    frame: frame.header.sequence,
+                });
+                continue;
             }
-            at += entry_size(entry.payload_size as usize);
-            logs.insert(entry.id);
-            self.entries.entry(entry.id).or_default().push(Entry {
-                header: entry,
+            let payload = at + CHUNK_HEADER_SIZE;
+            self.entries.entry(header.id).or_default().push(Entry {
+                header,
                 frame: self.frames.len(),
-                payload,
+                payload: payload..payload + header.payload_size as usize,
             });
         }
-        self.frames.push(bytes);
+        self.frames.push(frame.bytes);
     }
 
     /// A name for a journal that none of these has.
@@ -286,13 +328,15 @@ impl Replay {
 
     /// There is something of this log.
     pub(in crate::storage) fn holds(&self, id: TopicPartition) -> bool {
-        self.entries.contains_key(&id)
+        self.entries.contains_key(&id) || self.spoiled.contains_key(&id)
     }
 
     /// The lives of a log that there is something of.
     pub(in crate::storage) fn lives(&self, id: TopicPartition) -> impl Iterator<Item = u64> {
         let entries = self.entries.get(&id).into_iter().flatten();
-        entries.map(|entry| entry.header.incarnation)
+        let whole = entries.map(|entry| entry.header.incarnation);
+        let spoiled = self.spoiled(id).iter();
+        whole.chain(spoiled.map(|entry| entry.header.incarnation))
     }
 
     /// What follows offset `end` of a log.
@@ -355,28 +399,33 @@ impl Tail {
     }
 }
 
-impl From<Gap> for LogError {
-    fn from(gap: Gap) -> Self {
-        Self::Io {
+impl Gap {
+    /// Why no broker starts with it.
+    fn refusal(self, data_dir: &Path) -> LogError {
+        let error = format!(
+            "{self}, and nobody can tell whose they are. 'millstream log repair --dry-run {}' says what is \
+             known; restoring the journal's files loses nothing",
+            data_dir.display()
+        );
+        LogError::Io {
             operation: "reading the journal",
-            error: Arc::new(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!(
-                    "{gap}. Restore its files, or move them away to start without what only they hold"
-                ),
-            )),
-            path: gap.path,
+            error: Arc::new(io::Error::new(io::ErrorKind::InvalidData, error)),
+            path: self.path,
         }
     }
 }
 
 impl fmt::Display for Gap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (frame, journal) = (self.frame, self.journal);
+        let (first, last) = self.frames.clone().into_inner();
+        let journal = self.journal;
+        match last - first {
+            0 => write!(f, "frame {first} of journal {journal} is")?,
+            _ => write!(f, "frames {first} to {last} of journal {journal} are")?,
+        }
         write!(
             f,
-            "frame {frame} of journal {journal} is damaged or missing, but a later frame says that it was \
-             durable: acknowledged records are lost"
+            " damaged or missing, but a later frame says that it was durable: acknowledged records are lost"
         )
     }
 }
@@ -395,9 +444,10 @@ async fn read_file<I: Io>(io: &I, path: PathBuf, journal: Uuid) -> Result<FoundF
     file.sync_data().await.map_err(failed("flushing", &path))?;
     let block = file.read_at(0, BLOCK_SIZE).await;
     let block = block.map_err(failed("reading", &path))?;
-    if let Err(NotAJournal::Version(version)) = decode_file_header(block.bytes()) {
-        return Err(LogError::NewerFormat { path, version });
-    }
+    let version = match decode_file_header(block.bytes()) {
+        Err(NotAJournal::Version(version)) => Some(version),
+        Err(NotAJournal::Damaged) | Ok(_) => None,
+    };
     let mut bytes = Vec::new();
     loop {
         let position = JOURNAL_HEADER_SIZE + bytes.len() as u64;
@@ -409,50 +459,15 @@ async fn read_file<I: Io>(io: &I, path: PathBuf, journal: Uuid) -> Result<FoundF
         bytes.extend_from_slice(read.bytes());
         io.yield_if_needed().await;
     }
-    Ok(parse_file(path, journal, &bytes))
-}
-
-fn parse_file(path: PathBuf, journal: Uuid, bytes: &[u8]) -> FoundFile {
-    let mut found = FoundFile {
-        path,
-        frames: Vec::new(),
-        newest: None,
-        flushed: 0,
-    };
-    let mut at = 0;
-    let mut follows = true;
-    while at < bytes.len() {
-        let header = valid_frame(&bytes[at..], journal);
-        let next = match (&header, found.frames.last()) {
-            (Some(header), Some((last, ..))) => header.sequence == last.sequence + 1,
-            (Some(_), None) => true,
-            (None, _) => false,
-        };
-        follows &= next;
-        let Some(header) = header else {
-            at += BLOCK_SIZE;
-            continue;
-        };
-        found.flushed = found.flushed.max(header.flushed);
-        let newer = |newest: &FrameHeader| newest.sequence < header.sequence;
-        if found.newest.as_ref().is_none_or(newer) {
-            found.newest = Some(header);
-        }
-        if follows {
-            let frame = bytes[at..at + header.size as usize].to_vec();
-            let position = JOURNAL_HEADER_SIZE + at as u64;
-            found.frames.push((header, position, frame));
-        }
-        at += header.disk_size();
+    let found = parse_file(path, journal, &bytes);
+    match version {
+        // With frames that can be read, the version is what is damaged.
+        Some(version) if found.frames.is_empty() => Err(LogError::NewerFormat {
+            path: found.path,
+            version,
+        }),
+        _ => Ok(found),
     }
-    found
-}
-
-fn valid_frame(bytes: &[u8], journal: Uuid) -> Option<FrameHeader> {
-    if !bytes.starts_with(&FRAME_MAGIC) {
-        return None;
-    }
-    FrameHeader::verified(bytes).filter(|header| header.journal == journal)
 }
 
 /// Removes a journal. A mark that says so comes first, durably, and goes last: a journal of which some

@@ -6,6 +6,7 @@
 //! | zeros, or the end of the file | a clean end |
 //! | the next segment begins at that offset | go on there |
 //! | the checkpoint, or any later chunk of this life, says more was durable | damage: read-only |
+//! | a journal had more, durably, and cannot give it any more | damage: read-only |
 //! | anything else | a torn tail: a new life begins, durably, then the rest is cut |
 //!
 //! What was read is flushed before it counts as durable: the last process may have died between its
@@ -56,6 +57,8 @@ pub(super) struct Found {
     dir_ready: bool,
     /// What only a journal holds: it follows the end.
     pub replayed: Vec<ReplayedEntry>,
+    /// What a journal had and lost: the log goes on up to there, what is replayed too, but no further.
+    pub lost: Option<Damage>,
 }
 
 impl Found {
@@ -205,6 +208,7 @@ fn empty(life: u64) -> Found {
         scanned_bytes: 0,
         dir_ready: false,
         replayed: Vec::new(),
+        lost: None,
     }
 }
 
@@ -258,6 +262,7 @@ impl<I: Io> Recovery<'_, I> {
             scanned_bytes: scan.bytes,
             dir_ready: true,
             replayed,
+            lost: None,
         }
     }
 }

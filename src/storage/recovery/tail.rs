@@ -25,11 +25,22 @@ impl<I: Io> Recovery<'_, I> {
         {
             return Ok(self.found(scan, Some(damage)));
         }
+        let lost = self.lost_in_journal(&scan);
+        let no_header = scan.stop == Stop::NoSegment && self.listed.contains(&scan.end.segment);
+        if lost.is_some() && (beyond.dirty || no_header) {
+            // Nothing can be appended there without a new life, after which nobody would know of the loss.
+            let damage = lost.map(|lost| Damage {
+                below: scan.end.next,
+                ..lost
+            });
+            return Ok(self.found(scan, damage));
+        }
         self.make_durable(&scan).await?;
         self.remove_leftovers(&scan).await?;
         let mut report = self.report(&scan);
-        let dirty = beyond.dirty || scan.tail.stale;
-        if dirty || scan.stop == Stop::NoSegment && self.listed.contains(&scan.end.segment) {
+        // What lies in the journal beyond a loss does not follow, and is no older life's for that.
+        let dirty = beyond.dirty || scan.tail.stale && lost.is_none();
+        if dirty || no_header {
             self.cut(&mut scan).await?;
             let end = scan.log_end();
             report = Some(match report {
@@ -39,7 +50,22 @@ impl<I: Io> Recovery<'_, I> {
         }
         let mut found = self.found(scan, None);
         found.recovered.report = report;
+        found.lost = lost;
         Ok(found)
+    }
+
+    /// A journal had more of the log than can be read there now, and its segments do not have it either.
+    fn lost_in_journal(&self, scan: &Scan) -> Option<Damage> {
+        let replay = self.storage.replay.borrow();
+        let end = scan.log_end();
+        let lost = replay.lost_beyond(self.id, end, &scan.start.incarnations)?;
+        Some(Damage {
+            below: end,
+            acknowledged: lost.header.next,
+            path: lost.path.clone(),
+            position: lost.position,
+            reason: lost.reason(),
+        })
     }
 
     /// Was more durable once than is good now?

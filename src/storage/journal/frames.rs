@@ -1,0 +1,146 @@
+//! The frames in a file of a journal, as far as they can be told. Pure.
+//!
+//! | what is intact | what is made of the frame |
+//! |---|---|
+//! | all of it | *whole*: everything in it counts |
+//! | its directory | *spoiled*: entries count whose own checksum holds; of the others it is known whose they were |
+//! | its entries, up to the next frame | whole: only its header is damaged, and nothing is lost |
+//! | less | nobody can tell whose records were in it |
+
+use std::path::PathBuf;
+
+use uuid::Uuid;
+
+use crate::{
+    io::{BLOCK_SIZE, align_up},
+    storage::format::{
+        chunk::{CHUNK_HEADER_SIZE, ChunkHeader},
+        journal::{FRAME_HEADER_SIZE, FRAME_MAGIC, FrameHeader, JOURNAL_HEADER_SIZE, entry_size},
+    },
+};
+
+/// One file as it was found.
+pub(super) struct FoundFile {
+    pub path: PathBuf,
+    /// Ascending by number; what the file held before it was used again is left out.
+    pub frames: Vec<FoundFrame>,
+    /// The largest number that one of them names as durable.
+    pub flushed: u64,
+}
+
+/// A frame that was found.
+pub(super) struct FoundFrame {
+    pub header: FrameHeader,
+    /// Where it begins in its file.
+    pub position: u64,
+    /// Header and entries.
+    pub bytes: Vec<u8>,
+    /// Only its directory is intact.
+    pub spoiled: bool,
+}
+
+impl FoundFrame {
+    /// Where the next one begins.
+    pub fn end(&self) -> u64 {
+        self.position + self.header.disk_size() as u64
+    }
+
+    /// The headers of its entries, with their places in it. A frame that was written so that they do not fit
+    /// ends before.
+    pub fn entries(&self) -> impl Iterator<Item = (ChunkHeader, usize)> + '_ {
+        let mut at = FRAME_HEADER_SIZE;
+        (0..self.header.entry_count).map_while(move |_| {
+            let entry = ChunkHeader::peek(self.bytes.get(at..)?).ok()?;
+            let place = at;
+            at += entry_size(entry.payload_size as usize);
+            let end = place + CHUNK_HEADER_SIZE + entry.payload_size as usize;
+            (end <= self.bytes.len()).then_some((entry, place))
+        })
+    }
+}
+
+/// Finds the frames of journal `journal` in what follows a file's header.
+pub(super) fn parse_file(path: PathBuf, journal: Uuid, bytes: &[u8]) -> FoundFile {
+    let mut found = FoundFile {
+        path,
+        frames: Vec::new(),
+        flushed: 0,
+    };
+    // A frame without a readable header, if that is what begins here.
+    let mut headless: Option<(usize, FrameHeader)> = None;
+    let mut at = 0;
+    while at < bytes.len() {
+        let Some((header, spoiled)) = frame_at(&bytes[at..], journal) else {
+            headless = entries_without_header(&bytes[at..], journal).map_or(headless, |header| {
+                let earlier = headless.filter(|(begin, header)| begin + header.disk_size() > at);
+                Some(earlier.unwrap_or((at, header)))
+            });
+            at += BLOCK_SIZE;
+            continue;
+        };
+        if let Some((begin, headless)) = headless.take()
+            && begin + headless.disk_size() == at
+            && header.sequence > 1
+        {
+            let sequence = header.sequence - 1;
+            let headless = FrameHeader {
+                sequence,
+                ..headless
+            };
+            found.add(headless, begin, bytes, false);
+        }
+        found.add(header, at, bytes, spoiled);
+        at += header.disk_size();
+    }
+    found
+}
+
+impl FoundFile {
+    fn add(&mut self, header: FrameHeader, at: usize, bytes: &[u8], spoiled: bool) {
+        let newest = self.frames.last().map(|last| last.header.sequence);
+        if newest.is_some_and(|newest| newest >= header.sequence) {
+            // It was there before the file was used again.
+            return;
+        }
+        self.flushed = self.flushed.max(header.flushed);
+        let end = bytes.len().min(at + header.size as usize);
+        self.frames.push(FoundFrame {
+            header,
+            position: JOURNAL_HEADER_SIZE + at as u64,
+            bytes: bytes[at..end].to_vec(),
+            spoiled,
+        });
+    }
+}
+
+/// The frame that begins there, and whether it is spoiled.
+fn frame_at(bytes: &[u8], journal: Uuid) -> Option<(FrameHeader, bool)> {
+    let whole = bytes
+        .starts_with(&FRAME_MAGIC)
+        .then(|| FrameHeader::verified(bytes));
+    match whole.flatten() {
+        Some(header) => (header.journal == journal).then_some((header, false)),
+        None => FrameHeader::of_directory(bytes, journal).map(|header| (header, true)),
+    }
+}
+
+/// Entries that begin where those of a frame would, each with a checksum that holds, up to the padding. Which
+/// frame it is, the one behind it says; this one is believed only if that one follows at once.
+fn entries_without_header(bytes: &[u8], journal: Uuid) -> Option<FrameHeader> {
+    let mut at = FRAME_HEADER_SIZE;
+    let mut entry_count = 0;
+    while let Some(Ok(entry)) = bytes.get(at..).map(ChunkHeader::verified_unpadded) {
+        at += entry_size(entry.payload_size as usize);
+        entry_count += 1;
+    }
+    let padding = bytes.get(at..align_up(at))?;
+    let blank = padding.iter().all(|byte| *byte == 0);
+    (blank && (entry_count > 0 || FrameHeader::may_be_empty(bytes))).then(|| FrameHeader {
+        size: u32::try_from(at).expect("a file of a journal is below 4 GiB"),
+        journal,
+        sequence: 0,
+        flushed: 0,
+        oldest: 0,
+        entry_count,
+    })
+}
