@@ -52,7 +52,7 @@ pub enum Command {
     Status(status::StatusArgs),
     /// Generate load, measure it, and verify that nothing is lost
     Bench(Box<bench::BenchArgs>),
-    /// Look at a stopped broker's files
+    /// Look at a stopped broker's files, and repair them
     Log(log::LogArgs),
     /// Measure what a disk can do, and so what to expect of a broker on it
     DiskCheck(disk_check::DiskCheckArgs),

@@ -59,6 +59,17 @@ impl Incarnations {
         self.lives.last().expect("never empty").0
     }
 
+    /// The life that the record at `offset` belongs to.
+    pub fn life_at(&self, offset: Offset) -> u64 {
+        self.lives[self.position_of(offset)].1
+    }
+
+    /// Where the next life begins, behind `offset`.
+    pub fn next_start(&self, offset: Offset) -> Option<Offset> {
+        let behind = self.lives.iter().find(|(start, _)| *start > offset);
+        behind.map(|(start, _)| *start)
+    }
+
     /// Where the first life after life `number` began, as far as anything of it is left.
     pub fn begun_after(&self, number: u64) -> Option<Offset> {
         let mut lives = self.lives.iter();

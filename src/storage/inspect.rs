@@ -16,6 +16,7 @@ use std::{
 
 use millstream_protocol::{Offset, TopicPartition};
 
+pub(super) use self::journal::partition_of;
 pub use self::journal::{JournalDamage, Journals};
 pub use super::format::{
     checkpoint::CheckpointV1,
@@ -174,7 +175,7 @@ pub fn inspect(
     if !dir.exists() {
         // All there is of it is in a journal.
         let mut walk = Walk::new(None, visit);
-        walk.summary.id = journal::partition_of(dir);
+        walk.summary.id = partition_of(dir);
         return Ok(walk.finish(dir, journals));
     }
     let mut walk = Walk::begin(dir, visit)?;
@@ -183,16 +184,17 @@ pub fn inspect(
     if let (None, Some(first)) = (&walk.checkpoint, bases.first()) {
         walk.start_at(dir, *first)?;
     }
+    walk.check_named(dir, &bases);
     for base in bases {
         walk.segment(&names::segment_path(dir, base), base)?;
     }
     if walk.summary.id.is_none() {
-        walk.summary.id = journal::partition_of(dir);
+        walk.summary.id = partition_of(dir);
     }
     Ok(walk.finish(dir, journals))
 }
 
-fn segments(dir: &Path) -> io::Result<Vec<Offset>> {
+pub(super) fn segments(dir: &Path) -> io::Result<Vec<Offset>> {
     let mut bases = Vec::new();
     for entry in fs::read_dir(dir)? {
         if let Some(FileKind::Segment(base)) = names::file_kind(&entry?.path()) {
@@ -222,6 +224,8 @@ struct Walk<'a> {
     /// Offset that comes next, once a segment was begun.
     next: Option<Offset>,
     bad: Option<Bad>,
+    /// A checkpoint, if there are some and none can be read.
+    unreadable: Option<PathBuf>,
 }
 
 impl<'a> Walk<'a> {
@@ -244,7 +248,12 @@ impl<'a> Walk<'a> {
                 newest = Some(found);
             }
         }
-        Ok(Self::new(newest.map(|(_, checkpoint)| checkpoint), visit))
+        let second = names::checkpoint_path(dir, 1);
+        let unreadable = newest.is_none() && second.exists();
+        let mut walk = Self::new(newest.map(|(_, checkpoint)| checkpoint), visit);
+        // The second slot is begun when the first is durable: no crash spoils both.
+        walk.unreadable = unreadable.then_some(second);
+        Ok(walk)
     }
 
     fn new(checkpoint: Option<CheckpointV1>, visit: &'a mut dyn FnMut(&Finding<'_>)) -> Self {
@@ -268,6 +277,17 @@ impl<'a> Walk<'a> {
             incarnations: lives.unwrap_or_else(|| Incarnations::first(Offset::ZERO, 1)),
             next: None,
             bad: None,
+            unreadable: None,
+        }
+    }
+
+    /// A segment that the checkpoint names has no file.
+    fn check_named(&mut self, dir: &Path, bases: &[Offset]) {
+        let named = self.checkpoint.iter().flat_map(|found| &found.rolled);
+        let missing = |base: &Offset| !bases.contains(base);
+        if let Some(base) = named.map(|segment| Offset(segment.base)).find(missing) {
+            let path = names::segment_path(dir, base);
+            self.stop(&path, 0, "the file is missing".to_owned(), true);
         }
     }
 
@@ -311,8 +331,8 @@ impl<'a> Walk<'a> {
             }
             Ok(header) => {
                 self.summary.id = Some(header.id);
-                if self.bad.as_ref().is_some_and(|bad| !bad.dirty) {
-                    // The one before simply ended.
+                if self.next == Some(base) {
+                    // The one before ended there, whatever is left in its file.
                     self.bad = None;
                 }
                 self.next = Some(base);
@@ -502,6 +522,15 @@ impl<'a> Walk<'a> {
         let proof = bad.as_ref().and_then(|bad| bad.proof.clone());
         let proof = proof.filter(|(flushed, _)| *flushed > end);
         let proof = proof.map(|(_, proof)| proof);
+        if let Some(path) = self.unreadable {
+            self.summary.verdict = Verdict::Damaged {
+                below: self.summary.log_start,
+                path,
+                position: 0,
+                reason: "neither checkpoint can be read".to_owned(),
+            };
+            return self.summary;
+        }
         self.summary.verdict = match (proof.or(by_checkpoint), bad) {
             (Some(proof), bad) => {
                 let bad = bad.as_ref();
@@ -526,7 +555,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-fn read_up_to(file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+pub(super) fn read_up_to(file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
     let mut read = 0;
     while read < buffer.len() {
         match file.read_at(&mut buffer[read..], position + read as u64)? {

@@ -35,6 +35,7 @@ mod preparation;
 mod reader;
 mod reading;
 mod recovery;
+pub mod repair;
 pub mod reserve;
 mod run;
 mod segments;

@@ -46,7 +46,7 @@ fn texts_are_as_recorded() {
     for command in ["check", "apply", "undo"] {
         check(&format!("tune-{command}"), &["tune", command, "--help"]);
     }
-    for command in ["dump", "verify"] {
+    for command in ["dump", "verify", "repair"] {
         check(&format!("log-{command}"), &["log", command, "--help"]);
     }
     for mode in [

@@ -15,6 +15,7 @@ mod logs;
 mod partitioners;
 mod pipes;
 mod readme;
+mod repair;
 mod serve;
 mod spawned;
 mod text;

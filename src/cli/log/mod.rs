@@ -1,4 +1,4 @@
-//! `millstream log`: a stopped broker's files, looked at without it.
+//! `millstream log`: a stopped broker's files, looked at and repaired without it.
 
 use std::{
     fs::{File, TryLockError},
@@ -12,6 +12,7 @@ use clap::{Args, Subcommand};
 use crate::storage::inspect::{Journals, partition_dirs};
 
 mod dump;
+mod repair;
 mod verify;
 
 /// Arguments of `millstream log`.
@@ -28,6 +29,8 @@ enum LogCommand {
     Dump(dump::DumpArgs),
     /// Check every checksum and whether anything durable is missing
     Verify(verify::VerifyArgs),
+    /// Make damaged files usable again: what can be read stays, what is damaged is set aside
+    Repair(repair::RepairArgs),
 }
 
 impl LogArgs {
@@ -39,6 +42,7 @@ impl LogArgs {
         match self.command {
             LogCommand::Dump(args) => args.run(),
             LogCommand::Verify(args) => args.run(),
+            LogCommand::Repair(args) => args.run(),
         }
     }
 }

@@ -1,16 +1,19 @@
 //! What the journals of a stopped broker hold, for a look at the logs that it belongs to.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
 
 use millstream_protocol::{Offset, PartitionIndex, TopicId, TopicPartition};
+use uuid::Uuid;
 
 use crate::{
     io::BLOCK_SIZE,
     storage::{
         format::{
+            chunk::ChunkHeader,
             journal::{NotAJournal, decode_file_header},
             names,
         },
@@ -84,6 +87,33 @@ impl Journals {
         self.replay.lives(id).min()
     }
 
+    /// Journals that no broker starts with, and their files.
+    pub(in crate::storage) fn refused(&self) -> BTreeMap<Uuid, Vec<PathBuf>> {
+        let journals = self.gaps.iter().map(|gap| gap.journal);
+        let files = |journal| (journal, self.replay.files(journal).to_vec());
+        journals.map(files).collect()
+    }
+
+    /// Files with damaged records in them; one may come several times.
+    pub(in crate::storage) fn spoiled_files(&self) -> impl Iterator<Item = &Path> {
+        self.replay
+            .spoiled_entries()
+            .map(|entry| entry.path.as_path())
+    }
+
+    /// What they have of a log: each entry's header and batches.
+    pub(in crate::storage) fn entries(
+        &self,
+        id: TopicPartition,
+    ) -> impl Iterator<Item = (ChunkHeader, &[u8])> {
+        self.replay.entries(id)
+    }
+
+    /// What they had of a log, and cannot give.
+    pub(in crate::storage) fn spoiled(&self, id: TopicPartition) -> &[SpoiledEntry] {
+        self.replay.spoiled(id)
+    }
+
     /// What they had of a log beyond offset `end`, and cannot give.
     pub(super) fn lost_beyond(
         &self,
@@ -101,7 +131,7 @@ impl Journals {
 }
 
 /// Whose directory it is, by its name.
-pub(super) fn partition_of(dir: &Path) -> Option<TopicPartition> {
+pub(in crate::storage) fn partition_of(dir: &Path) -> Option<TopicPartition> {
     let name = |path: &Path| path.file_name()?.to_str().map(str::to_owned);
     Some(TopicPartition {
         topic: TopicId(name(dir.parent()?)?.parse().ok()?),

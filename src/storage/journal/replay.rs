@@ -193,6 +193,31 @@ impl Replay {
         self.entries.keys().chain(self.spoiled.keys()).copied()
     }
 
+    /// The files of a journal.
+    pub(in crate::storage) fn files(&self, journal: Uuid) -> &[PathBuf] {
+        let known = self.journals.get(&journal);
+        known.map_or(&[], |known| known.files.as_slice())
+    }
+
+    /// All there is of a log: each entry's header and batches, whether they fill it or not.
+    pub(in crate::storage) fn entries(
+        &self,
+        id: TopicPartition,
+    ) -> impl Iterator<Item = (ChunkHeader, &[u8])> {
+        let entries = self.entries.get(&id).into_iter().flatten();
+        entries.map(|entry| {
+            (
+                entry.header,
+                &self.frames[entry.frame][entry.payload.clone()],
+            )
+        })
+    }
+
+    /// What is damaged of any log's part of the journals.
+    pub(in crate::storage) fn spoiled_entries(&self) -> impl Iterator<Item = &SpoiledEntry> {
+        self.spoiled.values().flatten()
+    }
+
     /// What is damaged of a log's part of the journals.
     pub(in crate::storage) fn spoiled(&self, id: TopicPartition) -> &[SpoiledEntry] {
         self.spoiled.get(&id).map_or(&[], Vec::as_slice)
