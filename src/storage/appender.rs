@@ -109,6 +109,8 @@ struct OpenChunk<B> {
     base: Offset,
     next: Offset,
     epoch: LeaderEpoch,
+    /// Wall clock of its first append, and the latest of all.
+    first_append_ms: i64,
     append_time_ms: i64,
     max_timestamp_ms: i64,
     batch_count: u32,
@@ -336,6 +338,7 @@ impl<B: Buffer> Appender<B> {
             base: append.first,
             next: append.first,
             epoch: append.epoch,
+            first_append_ms: append.now_ms,
             append_time_ms: append.now_ms,
             max_timestamp_ms: i64::MIN,
             batch_count: 0,
@@ -347,6 +350,8 @@ impl<B: Buffer> Appender<B> {
         open.buffer.bytes_mut()[at..at + size].copy_from_slice(append.batches);
         open.size += size;
         open.next = append.next;
+        // A chunk may be open for long: by its first batch retention would let the last one go too soon.
+        open.append_time_ms = open.append_time_ms.max(append.now_ms);
         open.max_timestamp_ms = open.max_timestamp_ms.max(append.max_timestamp_ms);
         open.batch_count += append.batch_count;
         open.pending.add(append);

@@ -462,6 +462,7 @@ impl<'a> Walk<'a> {
             entries: Vec::new(),
             end,
             stale: false,
+            proof: None,
         };
         let Some(id) = self.summary.id else {
             return none;

@@ -88,7 +88,7 @@ pub(super) struct Segment {
     pub max_timestamp_ms: i64,
     /// Wall clock of its first append, or 0 without one.
     pub first_append_ms: i64,
-    /// Wall clock of its last append, or 0 without one.
+    /// Latest wall clock at an append, or 0 without one.
     pub last_append_ms: i64,
     /// Loaded when a reader needs it; always there for what was written or scanned by this process.
     pub index: Option<Index>,
@@ -151,7 +151,8 @@ impl Segment {
         }
         self.next = placed.next;
         self.max_timestamp_ms = self.max_timestamp_ms.max(placed.max_timestamp_ms);
-        self.last_append_ms = placed.append_time_ms;
+        // The clock may have been set back meanwhile: what was appended before is no older for it.
+        self.last_append_ms = self.last_append_ms.max(placed.append_time_ms);
         if self.first_append_ms == 0 {
             self.first_append_ms = placed.append_time_ms;
         }

@@ -71,9 +71,7 @@ impl Pending {
     };
 
     pub(super) fn add(&mut self, append: &Append<'_>) {
-        if self.batch_count == 0 {
-            self.append_time_ms = append.now_ms;
-        }
+        self.append_time_ms = self.append_time_ms.max(append.now_ms);
         self.max_timestamp_ms = self.max_timestamp_ms.max(append.max_timestamp_ms);
         self.batch_count += append.batch_count;
     }
@@ -210,7 +208,7 @@ impl<B: Buffer> Appender<B> {
         let size = sealed.map(|chunk| chunk.payload_size).sum::<usize>();
         (
             size + open.map_or(0, |open| open.size),
-            first.or_else(|| open.map(|open| open.append_time_ms)),
+            first.or_else(|| open.map(|open| open.first_append_ms)),
         )
     }
 

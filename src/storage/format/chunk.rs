@@ -33,7 +33,7 @@ pub struct ChunkHeader {
     pub next: Offset,
     /// Everything below was durable when this chunk was made.
     pub flushed: Offset,
-    /// Wall clock of the first append in it, in milliseconds.
+    /// Latest wall clock at an append of what is in it, in milliseconds.
     pub append_time_ms: i64,
     /// Largest record timestamp in it; `i64::MIN` in a sealing chunk.
     pub max_timestamp_ms: i64,

@@ -79,6 +79,8 @@ pub(in crate::storage) struct Tail {
     pub end: Offset,
     /// There is more of this life that does not follow: it must never be taken for data.
     pub stale: bool,
+    /// Some of that was written when more was durable than is good now: up to here.
+    pub proof: Option<Offset>,
 }
 
 /// A log's part of a durable frame, of which only the header can be believed.
@@ -375,6 +377,7 @@ impl Replay {
             entries: Vec::new(),
             end,
             stale: false,
+            proof: None,
         };
         for entry in self.entries.get(&id).into_iter().flatten() {
             let header = &entry.header;
@@ -386,6 +389,8 @@ impl Replay {
             }
             if header.base > tail.end {
                 tail.stale = true;
+                let says_more = header.flushed > tail.end;
+                tail.proof = tail.proof.max(says_more.then_some(header.flushed));
                 continue;
             }
             let payload = &self.frames[entry.frame][entry.payload.clone()];

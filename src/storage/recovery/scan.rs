@@ -68,6 +68,7 @@ impl Scan {
                 entries: Vec::new(),
                 end: start.from.next,
                 stale: false,
+                proof: None,
             },
             start,
         }

@@ -80,12 +80,15 @@ impl<I: Io> Recovery<'_, I> {
             let floor = scan.start.floor;
             let proof = format!("the last checkpoint names offset {floor} as durable");
             (floor, proof)
-        } else {
-            let (flushed, segment, position) = beyond.proof?;
+        } else if let Some((flushed, segment, position)) = beyond.proof {
             let proof = format!(
                 "a later chunk, at position {position} of segment {segment}, names offset \
                  {flushed} as durable"
             );
+            (flushed, proof)
+        } else {
+            let flushed = scan.tail.proof?;
+            let proof = format!("a frame of the journal names offset {flushed} as durable");
             (flushed, proof)
         };
         Some(Damage {
