@@ -15,13 +15,17 @@ use millstream::{
         sim::{CrashPolicy, SimDetached, SimDisk, SimIo},
     },
     shard::{
-        BrokerFacts, ControlMessage, Peer, Shard, ShardConfig, inboxes, metrics::ShardCounters,
+        BrokerFacts, ControlMessage, Peer, Shard, ShardConfig, inboxes,
+        metrics::{Counter, ShardCounters},
     },
     storage::{Replay, StorageConfig},
 };
 use millstream_protocol::ShardId;
 
-use crate::control::{Metadata, Plane, SimControl};
+use crate::{
+    control::{Metadata, Plane, SimControl},
+    history::Recorder,
+};
 
 /// The broker's node.
 pub const BROKER: u32 = 1;
@@ -47,6 +51,52 @@ pub struct Limits {
     pub open_files: usize,
 }
 
+/// Something that a shard has in use.
+pub struct InUse {
+    pub what: &'static str,
+    pub used: u64,
+    pub limit: u64,
+}
+
+impl Limits {
+    /// What a shard has in use, and may have.
+    pub fn in_use(&self, counters: &ShardCounters) -> [InUse; 5] {
+        let of = |what, used: &Counter, limit: usize| InUse {
+            what,
+            used: used.value(),
+            limit: limit as u64,
+        };
+        [
+            of(
+                "receive buffers",
+                &counters.receive_buffer_bytes,
+                self.memory / 4,
+            ),
+            of("replies", &counters.reply_bytes, self.memory / 8),
+            of("cache", &counters.cached_bytes, self.cache_size),
+            // What comes while there is room is taken whole.
+            of(
+                "unflushed",
+                &counters.unflushed_bytes,
+                self.unflushed_limit + ONE_REQUEST,
+            ),
+            of(
+                "open files",
+                &counters.open_files,
+                self.open_files + FILES_IN_USE,
+            ),
+        ]
+    }
+}
+
+/// Largest produce of the simulated clients, about.
+const ONE_REQUEST: usize = 256 << 10;
+/// Files that are being read or written beside those that are kept open.
+const FILES_IN_USE: usize = 64;
+
+/// The counters of the shards that run, for who watches over several runs.
+pub type Watched = Rc<RefCell<Vec<Arc<ShardCounters>>>>;
+
 /// One broker, its disk and its metadata log, over all its runs.
 pub struct Broker {
     io: SimIo,
@@ -54,6 +104,11 @@ pub struct Broker {
     metadata: Metadata,
     limits: Limits,
     run: Option<Run>,
+    watched: Watched,
+    /// Segments that compaction wrote in the runs before this one.
+    compacted_segments: u64,
+    may_refuse: bool,
+    recorder: Recorder,
 }
 
 struct Run {
@@ -65,13 +120,17 @@ struct Run {
 
 impl Broker {
     /// A broker that does not run yet.
-    pub fn new(io: &SimIo, limits: Limits) -> Self {
+    pub fn new(io: &SimIo, limits: Limits, recorder: &Recorder) -> Self {
         Self {
             io: io.clone(),
             disk: SimDisk::new(),
             metadata: Metadata::new(),
             limits,
             run: None,
+            watched: Watched::default(),
+            compacted_segments: 0,
+            may_refuse: false,
+            recorder: recorder.clone(),
         }
     }
 
@@ -85,6 +144,30 @@ impl Broker {
 
     pub fn counters(&self) -> &[Arc<ShardCounters>] {
         &self.run.as_ref().expect("the broker runs").facts.counters
+    }
+
+    /// The counters of whichever run there is.
+    pub fn watch(&self) -> Watched {
+        Rc::clone(&self.watched)
+    }
+
+    /// Segments that compaction has written anew so far.
+    pub fn compacted_segments(&self) -> u64 {
+        let now = self.watched.borrow();
+        let now = now.iter().map(|shard| shard.compacted_segments.value());
+        self.compacted_segments + now.sum::<u64>()
+    }
+
+    /// Nothing runs any more.
+    fn ended(&mut self) {
+        self.compacted_segments = self.compacted_segments();
+        self.watched.borrow_mut().clear();
+        self.run = None;
+    }
+
+    /// A start may refuse what it finds, from here on.
+    pub fn may_refuse(&mut self, may: bool) {
+        self.may_refuse = may;
     }
 
     /// Starts it; [`Broker::ready`] waits until it listens.
@@ -108,9 +191,12 @@ impl Broker {
         let ready = Rc::new(Cell::new(false));
         let (io, all, is_ready) = (node.clone(), peers.clone(), Rc::clone(&ready));
         let shards_ended = Rc::clone(&ended);
+        let (may_refuse, recorder) = (self.may_refuse, self.recorder.clone());
         node.spawn(TaskClass::Foreground, async move {
-            let replay = Replay::read(&io, "/data".as_ref()).await;
-            let replay = replay.expect("the journals can be read");
+            let replay = match Replay::read(&io, "/data".as_ref()).await {
+                Err(error) if may_refuse => return recorder.say(format!("refused: {error}")),
+                replay => replay.expect("the journals can be read"),
+            };
             for (config, inbox) in starts {
                 let plane = Rc::new(Plane(Rc::clone(&control)));
                 let replay = Arc::clone(&replay);
@@ -135,6 +221,7 @@ impl Broker {
             removed.expect("journals can be removed");
             listen(io, all, is_ready).await;
         });
+        self.watched.borrow_mut().clone_from(&facts.counters);
         self.run = Some(Run {
             peers,
             facts,
@@ -175,14 +262,14 @@ impl Broker {
         // First, or what the process says as it is taken apart would still be heard.
         node.sim_net().reset_connections(BROKER);
         node.kill();
-        self.run = None;
+        self.ended();
         self.disk.crash(policy);
     }
 
     /// Stops it as a signal would: everything accepted is durable, nothing needs recovery.
     pub async fn stop(&mut self) {
         self.ready().await;
-        let run = self.run.take().expect("it runs");
+        let run = self.run.as_ref().expect("it runs");
         let count = u32::try_from(run.peers.len()).expect("few shards");
         let (done, all_done) = mpsc::channel();
         for peer in &run.peers {
@@ -195,6 +282,7 @@ impl Broker {
         let node = self.io.node(BROKER, &self.disk);
         node.sim_net().reset_connections(BROKER);
         node.kill();
+        self.ended();
     }
 }
 

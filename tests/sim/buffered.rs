@@ -22,7 +22,6 @@ fn buffered_readers_hear_of_what_was_lost() {
                 ],
                 fault_count: 6,
                 consumers: 3,
-                buffered: true,
                 ..Scenario::default()
             },
         );

@@ -19,21 +19,28 @@ use millstream_client::{
         consumer::{Action, Config, Event, Item, Machine},
     },
 };
-use millstream_protocol::{ErrorCode, Offset, PartitionIndex, TopicId, TopicPartition};
+use millstream_protocol::{
+    ErrorCode, Offset, PartitionIndex, TopicId, TopicPartition, batch::Batches,
+};
 
 use crate::{
-    oracle::{Oracle, RecordId},
+    history::{ReaderId, RecordId, Recorder, What},
     producer::look_up,
     wire::Connections,
 };
 
-/// What a consumer has of one partition since it began to read it.
-type View = Vec<(Offset, RecordId)>;
+/// What a consumer has of one partition, and where it began.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    pub start: Offset,
+    pub records: Vec<(Offset, RecordId)>,
+}
 
 /// See the module.
 pub struct Consumer {
     io: SimIo,
-    oracle: Rc<RefCell<Oracle>>,
+    recorder: Recorder,
+    pub id: ReaderId,
     connections: Rc<Connections>,
     random: RefCell<Random>,
     machine: RefCell<Machine>,
@@ -42,10 +49,10 @@ pub struct Consumer {
     assigned: RefCell<BTreeMap<Arc<str>, (TopicId, usize)>>,
     looking_up: RefCell<Vec<Arc<str>>>,
     views: RefCell<BTreeMap<TopicPartition, View>>,
+    /// Where each log starts and how far consumers see, as was last heard.
+    heard: RefCell<BTreeMap<TopicPartition, (Offset, Offset)>>,
     events: RefCell<VecDeque<Event>>,
     wake: Signal,
-    /// A flushed log never loses what it showed: a truncation is a violation.
-    may_truncate: bool,
     /// Begins again now and then.
     pub restless: Cell<bool>,
     pub stop: Cell<bool>,
@@ -53,12 +60,7 @@ pub struct Consumer {
 
 impl Consumer {
     /// Starts one.
-    pub fn start(
-        io: &SimIo,
-        topics: &[Arc<str>],
-        oracle: &Rc<RefCell<Oracle>>,
-        may_truncate: bool,
-    ) -> Rc<Self> {
+    pub fn start(io: &SimIo, topics: &[Arc<str>], recorder: &Recorder) -> Rc<Self> {
         let mut random = Random::new(io.random_u64());
         let config = Config {
             prefetch_bytes: [8 << 10, 100 << 10, 1 << 20][random.index(3)],
@@ -70,7 +72,8 @@ impl Consumer {
         };
         let consumer = Rc::new(Self {
             io: io.clone(),
-            oracle: Rc::clone(oracle),
+            recorder: recorder.clone(),
+            id: recorder.reader(),
             connections: Connections::new(io.clone()),
             random: RefCell::new(random),
             machine: RefCell::new(Machine::new(config)),
@@ -78,9 +81,9 @@ impl Consumer {
             assigned: RefCell::default(),
             looking_up: RefCell::default(),
             views: RefCell::default(),
+            heard: RefCell::default(),
             events: RefCell::default(),
             wake: Signal::default(),
-            may_truncate,
             restless: Cell::new(true),
             stop: Cell::new(false),
         });
@@ -93,9 +96,20 @@ impl Consumer {
         &self.connections
     }
 
-    /// What it has read, by partition.
+    /// What it has of each partition, without what is below the start of the log by now.
     pub fn views(&self) -> BTreeMap<TopicPartition, View> {
-        self.views.borrow().clone()
+        let mut views = self.views.borrow().clone();
+        for (at, view) in &mut views {
+            let log_start = self.heard.borrow().get(at).map(|heard| heard.0);
+            view.start = view.start.max(log_start.unwrap_or_default());
+            view.records.retain(|(offset, _)| *offset >= view.start);
+        }
+        views
+    }
+
+    /// How far it was shown a partition.
+    pub fn high_watermark(&self, at: TopicPartition) -> Offset {
+        self.heard.borrow().get(&at).map_or(Offset::ZERO, |it| it.1)
     }
 
     /// Whether every partition was read to its end, as of the last replies.
@@ -117,19 +131,25 @@ impl Consumer {
                     topic: *id,
                     partition: PartitionIndex(partition),
                 };
-                self.seek(at, Arc::clone(topic), self.oracle.borrow().log_start(at));
+                self.seek(at, Arc::clone(topic), Offset::ZERO);
             }
         }
         self.wake.raise();
     }
 
+    /// Reads from an offset on, as if anew.
     fn seek(&self, at: TopicPartition, topic: Arc<str>, offset: Offset) {
-        let mut views = self.views.borrow_mut();
-        let view = views.entry(at).or_default();
-        view.retain(|(read, _)| *read < offset);
-        if view.last().is_some_and(|(last, _)| last.plus(1) != offset) {
-            view.clear();
-        }
+        self.began(at, offset);
+        self.go_on(at, topic, offset);
+    }
+
+    fn began(&self, at: TopicPartition, start: Offset) {
+        self.recorder.note(What::Began(self.id, at, start));
+        let records = Vec::new();
+        self.views.borrow_mut().insert(at, View { start, records });
+    }
+
+    fn go_on(&self, at: TopicPartition, topic: Arc<str>, offset: Offset) {
         let leader = None;
         self.events.borrow_mut().push_back(Event::Assigned {
             at,
@@ -165,6 +185,7 @@ impl Consumer {
             )
             .await;
         }
+        self.recorder.note(What::Left(self.id));
         self.connections.close();
     }
 
@@ -204,9 +225,9 @@ impl Consumer {
                 topic: topic.id,
                 partition: PartitionIndex(partition),
             };
-            let offset = self.oracle.borrow().log_start(at);
+            let offset = Offset::ZERO;
             let (topic, leader) = (Arc::clone(&topic.name), *leader);
-            self.views.borrow_mut().insert(at, View::new());
+            self.began(at, offset);
             self.events.borrow_mut().push_back(Event::Assigned {
                 at,
                 topic,
@@ -237,7 +258,7 @@ impl Consumer {
     fn apply_events(self: &Rc<Self>) {
         let mut event = Some(Event::Ticked);
         while let Some(next) = event {
-            self.note_watermarks(&next);
+            self.note_replies(&next);
             let mut actions = Vec::new();
             self.machine
                 .borrow_mut()
@@ -249,21 +270,34 @@ impl Consumer {
         }
     }
 
-    fn note_watermarks(&self, event: &Event) {
-        let Event::Fetched(_, results, _) = event else {
+    fn note_replies(&self, event: &Event) {
+        let Event::Fetched(_, results, records) = event else {
             return;
         };
-        for result in results
-            .iter()
-            .filter(|result| result.error == ErrorCode::None)
-        {
+        let mut position = 0;
+        for result in results {
+            let size = result.records_size as usize;
+            let part = &records[position..position + size];
+            position += size;
+            if result.error != ErrorCode::None {
+                continue;
+            }
             let at = TopicPartition {
                 topic: result.topic,
                 partition: result.partition,
             };
-            self.oracle
-                .borrow_mut()
-                .high_watermark(at, result.high_watermark);
+            let last = Batches::trusted(part).last();
+            let end = last.map(|batch| batch.expect("it was checked").0.next_offset());
+            let now = (result.log_start_offset, result.high_watermark);
+            if self.heard.borrow_mut().insert(at, now) != Some(now) || end.is_some() {
+                self.recorder.note(What::Replied {
+                    reader: self.id,
+                    at,
+                    log_start: now.0,
+                    high_watermark: now.1,
+                    end,
+                });
+            }
         }
     }
 
@@ -288,7 +322,7 @@ impl Consumer {
                 });
             }
             Action::ForgetTopic(id) => self.unassign(id),
-            Action::Warn(error) => panic!("no policy moves this consumer: {error}"),
+            Action::Warn(error) => self.unexplained(format!("no policy moves it: {error}")),
         }
     }
 
@@ -301,6 +335,11 @@ impl Consumer {
         });
     }
 
+    fn unexplained(&self, said: String) {
+        let said = format!("reader {}: {said}", self.id);
+        self.recorder.note(What::Unexplained(said));
+    }
+
     fn taken(&self, item: Item) {
         match item {
             Item::Batch(batch) => {
@@ -309,20 +348,16 @@ impl Consumer {
                     topic: id,
                     partition: batch.partition(),
                 };
-                let records = batch.records().expect("what the broker sends is whole");
-                let mut views = self.views.borrow_mut();
-                let view = views.entry(at).or_default();
-                for record in records {
-                    if let Some((last, _)) = view.last() {
-                        assert_eq!(
-                            record.offset,
-                            last.plus(1),
-                            "{at:?}: a consumer skips nothing"
-                        );
+                match batch.records() {
+                    Ok(records) => {
+                        let mut views = self.views.borrow_mut();
+                        let view = &mut views.entry(at).or_default().records;
+                        for record in &records {
+                            let id = self.recorder.read(self.id, at, record);
+                            view.extend(id.map(|id| (record.offset, id)));
+                        }
                     }
-                    let value = record.value.expect("every record has a value");
-                    let id = self.oracle.borrow_mut().read(at, record.offset, &value);
-                    view.push((record.offset, id));
+                    Err(error) => self.unexplained(error.to_string()),
                 }
             }
             Item::Obstacle(at, error) => self.obstacle(at, &error),
@@ -339,33 +374,43 @@ impl Consumer {
         // Another partition of the topic may have told already.
         let Some(topic) = named else { return };
         let position = self.machine.borrow().position(at).expect("it is assigned");
-        match error {
-            ConsumeError::Request(RequestError::UnknownTopic(_)) => self.unassign(at.topic),
+        let next = match error {
+            ConsumeError::Request(RequestError::UnknownTopic(_)) => {
+                self.unassign(at.topic);
+                return self.wake.raise();
+            }
             ConsumeError::LogTruncated { diverged_at, .. } => {
-                assert!(
-                    self.may_truncate,
-                    "a flushed log lost what it showed: {error}"
-                );
-                self.seek(at, topic, *diverged_at);
+                self.recorder
+                    .note(What::Diverged(self.id, at, *diverged_at));
+                *diverged_at
             }
             ConsumeError::OffsetOutOfRange {
                 offset, log_start, ..
             } => {
-                let trimmed = self.oracle.borrow().log_start(at);
-                let explained = *offset < *log_start && *log_start <= trimmed;
-                assert!(
-                    explained || self.may_truncate,
-                    "{error}; trimmed to {trimmed}"
-                );
-                self.seek(at, topic, if explained { *log_start } else { Offset::ZERO });
+                self.recorder
+                    .note(What::OutOfRange(self.id, at, *offset, *log_start));
+                // One that ends below what was read is read again as a whole.
+                if offset < log_start {
+                    *log_start
+                } else {
+                    Offset::ZERO
+                }
             }
             ConsumeError::Refused { code, .. } => {
                 let expected = [ErrorCode::StorageError, ErrorCode::PartitionOffline];
-                assert!(expected.contains(code), "{error}");
-                self.seek(at, topic, position);
+                if !expected.contains(code) {
+                    self.unexplained(error.to_string());
+                }
+                self.go_on(at, topic, position);
+                return self.wake.raise();
             }
-            other => panic!("{at:?} can't be read: {other}"),
-        }
+            other => {
+                self.unexplained(other.to_string());
+                self.go_on(at, topic, position);
+                return self.wake.raise();
+            }
+        };
+        self.seek(at, topic, next);
         self.wake.raise();
     }
 }

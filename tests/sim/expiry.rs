@@ -41,3 +41,41 @@ fn records_expire_though_nothing_follows_them() {
         });
     }
 }
+
+/// A clock that is set back makes nothing older than it is: what was appended before keeps its time, though what
+/// follows it in its segment says an earlier one.
+#[test]
+fn a_clock_that_is_set_back_lets_nothing_go_too_soon() {
+    Sim::new(1).run(|io| async move {
+        let mut new = topic("t", 1, "flushed");
+        let retention = ("retention.ms".to_owned(), "60000".to_owned());
+        new.configs.push(retention);
+        let small = Small::start(io.clone(), new).await;
+        small.produce(0, 40_000).await;
+        io.step_wall(-50_000);
+        small.produce(1, 10_000).await;
+        small.sleep(Duration::from_secs(80)).await;
+        assert_eq!(small.range().await, (Offset(0), Offset(2)));
+        small.sleep(Duration::from_secs(80)).await;
+        assert_eq!(small.range().await, (Offset(2), Offset(2)));
+    });
+}
+
+/// Little that trickles in shares a chunk for long: each record has its whole time all the same.
+#[test]
+fn what_shares_a_chunk_with_older_records_has_its_whole_time() {
+    Sim::new(1).run(|io| async move {
+        let mut new = topic("t", 1, "flushed");
+        let retention = ("retention.ms".to_owned(), "600000".to_owned());
+        new.configs.push(retention);
+        let small = Small::start(io, new).await;
+        small.produce(0, 100).await;
+        small.sleep(Duration::from_secs(70)).await;
+        small.produce(1, 100).await;
+        small.sleep(Duration::from_secs(590)).await;
+        assert_eq!(small.range().await.1, Offset(2));
+        assert!(small.range().await.0 <= Offset(1), "record 1 is too young");
+        small.sleep(Duration::from_secs(200)).await;
+        assert_eq!(small.range().await, (Offset(2), Offset(2)));
+    });
+}

@@ -1,5 +1,7 @@
 //! What may go wrong in a history.
 
+mod spoil;
+
 use std::time::Duration;
 
 use millstream::io::{
@@ -13,7 +15,8 @@ use millstream_protocol::{
 
 use crate::{
     broker::{BROKER, CLIENTS},
-    scenario::World,
+    history::What,
+    world::World,
 };
 
 /// A kind of fault; the seed fills in the rest.
@@ -33,8 +36,18 @@ pub enum Fault {
     Block,
     /// The disk is slow for a while.
     SlowDisk,
+    /// The disk takes seconds for everything, for a while.
+    Stall,
     /// An operation of the disk fails; later the broker is restarted.
     FailingDisk,
+    /// The files of a partition can't be opened when the broker starts; the next start finds them well.
+    FailingStart,
+    /// A bit of a file is wrong at a start, and right again at the next: nothing may be cut for it.
+    Spoil,
+    /// The wall clock is set, forwards or back.
+    StepClock,
+    /// A topic's retention is changed.
+    Alter,
     /// Nothing can be allocated for a while.
     FullDisk,
     /// A topic is deleted and created again.
@@ -82,7 +95,19 @@ impl Fault {
                 pause(world, 2_000).await;
                 world.broker.disk().set_times(DiskTimes::default());
             }
+            Self::Stall => {
+                world
+                    .broker
+                    .disk()
+                    .set_times(DiskTimes::default().slower(4_096));
+                pause(world, 5_000).await;
+                world.broker.disk().set_times(DiskTimes::default());
+            }
             Self::FailingDisk => failing_disk(world).await,
+            Self::FailingStart => failing_start(world).await,
+            Self::Spoil => spoil::strike(world).await,
+            Self::StepClock => step_clock(world).await,
+            Self::Alter => alter(world).await,
             Self::FullDisk => {
                 let full = DiskFault::always(Operation::Allocate, Errno::NoSpace);
                 world.broker.disk().fail(full);
@@ -152,6 +177,50 @@ async fn failing_disk(world: &mut World) {
     world.cut_power(policy).await;
 }
 
+async fn failing_start(world: &mut World) {
+    let topics = world.topics();
+    let topic = &topics[world.random.index(topics.len())];
+    let partition = world.random.index(topic.partitions.len());
+    let policy = any_policy(world);
+    work(world).await;
+    world.broker.cut_power(policy);
+    let dir = format!("topics/{}/{partition}/", topic.id);
+    let fault = DiskFault::always(Operation::Open, Errno::Io);
+    world.broker.disk().fail(fault.on(&dir));
+    world.start();
+    pause(world, 3_000).await;
+    let policy = any_policy(world);
+    world.cut_power(policy).await;
+}
+
+async fn step_clock(world: &mut World) {
+    let range = [1_000, 20_000, 3_000_000][world.random.index(3)];
+    let by_ms = i64::try_from(world.random.below(range)).expect("small");
+    let by_ms = if world.random.chance(50) {
+        by_ms
+    } else {
+        -by_ms
+    };
+    // Both ends of the step are known.
+    world.recorder.say("the clock is about to be set");
+    world.io.step_wall(by_ms);
+    world
+        .recorder
+        .say(format!("the clock is set by {by_ms} ms"));
+}
+
+async fn alter(world: &mut World) {
+    let topics = world.topics();
+    let topic = &topics[world.random.index(topics.len())];
+    world.broker.ready().await;
+    let (setting, values) = match world.random.below(2) {
+        0 => ("retention.ms", ["6000", "20000", "-1"]),
+        _ => ("retention.bytes", ["300000", "900000", "-1"]),
+    };
+    let value = values[world.random.index(values.len())];
+    world.alter(&topic.name, setting, value).await;
+}
+
 async fn recreate(world: &mut World) {
     let count = world.scenario.topics.len();
     let topic = world.scenario.topics[world.random.index(count)].clone();
@@ -185,10 +254,10 @@ async fn trim(world: &mut World) {
         topic: topic.id,
         partition,
     };
-    let end = world.oracle.borrow().shown(at);
+    let end = world.shown(at);
     let before_offset =
         Offset(i64::try_from(world.random.below(end.0.unsigned_abs() + 1)).expect("small"));
-    world.oracle.borrow_mut().trimming(at, before_offset);
+    world.recorder.note(What::Trimming(at, before_offset));
     let entry = DeleteRecordsPartition {
         topic: at.topic,
         partition,

@@ -30,14 +30,22 @@ use millstream_protocol::{
 };
 
 use crate::{
-    oracle::{Oracle, RecordId},
+    history::{Record, RecordId, Recorder, What, id_header},
     wire::Connections,
 };
+
+/// A topic to write to.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub name: Arc<str>,
+    /// It is compacted: every record has one of a few keys, and some are tombstones.
+    pub compacted: bool,
+}
 
 /// What a producer does.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    pub topics: Vec<Arc<str>>,
+    pub topics: Vec<Target>,
     pub records: u32,
     /// Longest pause between two records.
     pub pause: Duration,
@@ -45,6 +53,9 @@ pub struct Plan {
     /// Largest value, in bytes.
     pub value_size: u64,
 }
+
+/// Keys of a compacted topic: few, so that most records replace another.
+const COMPACTED_KEYS: u64 = 12;
 
 /// The records of one batch, in order.
 type Handle = Rc<RefCell<Vec<(RecordId, TopicPartition)>>>;
@@ -54,7 +65,7 @@ pub struct Producer {
     io: SimIo,
     number: u32,
     plan: Plan,
-    oracle: Rc<RefCell<Oracle>>,
+    recorder: Recorder,
     connections: Rc<Connections>,
     random: RefCell<Random>,
     machine: RefCell<Machine<Handle>>,
@@ -68,7 +79,7 @@ pub struct Producer {
 
 impl Producer {
     /// Starts one.
-    pub fn start(io: &SimIo, number: u32, plan: Plan, oracle: &Rc<RefCell<Oracle>>) -> Rc<Self> {
+    pub fn start(io: &SimIo, number: u32, plan: Plan, recorder: &Recorder) -> Rc<Self> {
         let mut random = Random::new(io.random_u64());
         let config = Config {
             linger: match random.index(3) {
@@ -88,7 +99,7 @@ impl Producer {
             io: io.clone(),
             number,
             plan,
-            oracle: Rc::clone(oracle),
+            recorder: recorder.clone(),
             connections: Connections::new(io.clone()),
             random: RefCell::new(random),
             machine: RefCell::new(Machine::new(config)),
@@ -155,34 +166,26 @@ impl Producer {
 
     /// Hands one record to the machine; false if it takes none now.
     fn send_one(self: &Rc<Self>) -> bool {
-        let name = {
+        let target = {
             let mut random = self.random.borrow_mut();
-            Arc::clone(&self.plan.topics[random.index(self.plan.topics.len())])
+            self.plan.topics[random.index(self.plan.topics.len())].clone()
         };
-        let known = self.topics.borrow().get(&name).copied();
+        let known = self.topics.borrow().get(&target.name).copied();
         let Some((topic, partitions)) = known else {
-            self.look_up(name, None);
+            self.look_up(target.name, None);
             return false;
         };
-        // Half of the records have a key, and the machine has to find their partition.
-        let key = (self.below(2) == 0).then(|| self.below(100).to_string());
-        let partition = match &key {
-            Some(key) => {
-                let count = u32::try_from(partitions).expect("few");
-                Murmur2::partition_of(key.as_bytes(), count)
-            }
-            None => PartitionIndex(self.below(partitions as u64)),
-        };
-        let at = TopicPartition { topic, partition };
-        let size = match self.below(8) {
-            0 => self.below(self.plan.value_size) as usize,
-            _ => 8 + self.below(200) as usize,
-        };
-        let (id, value) = self.oracle.borrow_mut().sending(self.number, at, size);
-        let record = ProducerRecord::to(name).value(value);
+        let (record, key) = self.next_record(&target, topic, partitions);
+        let at = record.at;
+        let (id, value) = self.recorder.sending(record);
+        let (header, bytes) = id_header(id);
+        let mut record = ProducerRecord::to(target.name).header(header, Some(bytes.into()));
+        if let Some(value) = value {
+            record = record.value(value);
+        }
         let record = match key {
             Some(key) => record.key(key),
-            None => record.partition(partition),
+            None => record.partition(at.partition),
         };
         let appended = self
             .machine
@@ -191,12 +194,46 @@ impl Producer {
         match appended {
             Ok(appended) => appended.handle.borrow_mut().push((id, at)),
             Err(Refusal::Full) => {
-                self.oracle.borrow_mut().withdrawn(id);
+                self.recorder.not_sent(id);
                 return false;
             }
             Err(other) => panic!("the machine refuses a record: {other:?}"),
         }
         true
+    }
+
+    fn next_record(
+        &self,
+        target: &Target,
+        topic: TopicId,
+        partitions: usize,
+    ) -> (Record, Option<String>) {
+        // Half of the records have a key, and the machine has to find their partition.
+        let key = match target.compacted {
+            true => Some(self.below(COMPACTED_KEYS)),
+            false => (self.below(2) == 0).then(|| self.below(100)),
+        };
+        let text = key.map(|key| key.to_string());
+        let partition = match &text {
+            Some(text) => {
+                let count = u32::try_from(partitions).expect("few");
+                Murmur2::partition_of(text.as_bytes(), count)
+            }
+            None => PartitionIndex(self.below(partitions as u64)),
+        };
+        let large = if target.compacted { 3 } else { 8 };
+        let size = match self.below(large) {
+            0 => self.below(self.plan.value_size) as usize,
+            _ => 8 + self.below(200) as usize,
+        };
+        let record = Record {
+            producer: self.number,
+            at: TopicPartition { topic, partition },
+            key,
+            tombstone: target.compacted && self.below(6) == 0,
+            size,
+        };
+        (record, text)
     }
 
     fn below(&self, bound: u64) -> u32 {
@@ -311,27 +348,24 @@ impl Producer {
     }
 
     fn settle(&self, handle: &Handle, result: &Result<BatchPlace, ProduceError>) {
-        let mut oracle = self.oracle.borrow_mut();
         for (index, (id, at)) in (0u32..).zip(handle.borrow().iter()) {
-            match result {
+            let what = match result {
                 Ok(place) => {
                     assert_eq!(place.partition, at.partition);
                     let known = place.base_offset.0 >= 0;
-                    let offset = known.then(|| place.base_offset.plus(index));
-                    oracle.acknowledged(*id, *at, offset);
+                    What::Acknowledged(*id, known.then(|| place.base_offset.plus(index)))
                 }
                 Err(
                     ProduceError::Refused { maybe_written, .. }
                     | ProduceError::TimedOut { maybe_written, .. },
-                ) => {
-                    oracle.failed(*id, *maybe_written);
-                }
+                ) => What::GivenUp(*id, *maybe_written),
                 // The topic is gone; what was written went with it.
                 Err(ProduceError::Request(RequestError::UnknownTopic(_))) => {
-                    oracle.failed(*id, true)
+                    What::GivenUp(*id, true)
                 }
-                Err(other) => panic!("a batch failed: {other}"),
-            }
+                Err(other) => What::Unexplained(format!("record {id} failed: {other}")),
+            };
+            self.recorder.note(what);
         }
     }
 }

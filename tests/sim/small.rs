@@ -1,6 +1,6 @@
 //! A broker with one partition and no clients but the test itself.
 
-use std::time::Duration;
+use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use millstream::io::Clock as _;
@@ -15,7 +15,7 @@ use millstream_protocol::{
     },
 };
 
-use crate::scenario::{Scenario, World};
+use crate::{history::History, scenario::Scenario, world::World};
 
 /// See the module.
 pub struct Small {
@@ -32,7 +32,7 @@ impl Small {
             consumers: 0,
             ..Scenario::default()
         };
-        let world = World::new(io, 1, scenario).await;
+        let world = World::new(io, 1, scenario, &Rc::<RefCell<History>>::default()).await;
         let image = world.broker.metadata().image();
         let topic = image.topic_named(&name).expect("it was created").id;
         Self { world, topic }

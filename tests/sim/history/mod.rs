@@ -1,0 +1,248 @@
+//! What happened in a simulation, as its clients saw it: every record that was sent, every answer and
+//! every read, every fault, in order, with the time. Recorders add to it and judge nothing; the
+//! files of `invariants` judge the whole of it.
+
+mod facts;
+mod trace;
+
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+
+use millstream::{
+    io::{Clock as _, sim::SimIo},
+    types::TopicConfig,
+};
+use millstream_client::ConsumerRecord;
+use millstream_protocol::{Offset, TopicId, TopicPartition};
+
+pub use self::facts::{Facts, Fate, View};
+
+/// A record's number, in its header.
+pub type RecordId = u64;
+
+/// Number of whoever reads.
+pub type ReaderId = u32;
+
+/// The header that carries a record's number: a tombstone has no value that could.
+const ID_HEADER: &str = "id";
+
+/// When something happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moment {
+    /// Virtual time, which nothing steps.
+    pub now_us: u64,
+    /// The wall clock, which faults step.
+    pub wall_ms: i64,
+}
+
+/// A record as it was sent.
+#[derive(Clone, Debug)]
+pub struct Record {
+    pub producer: u32,
+    pub at: TopicPartition,
+    pub key: Option<u32>,
+    /// It has no value.
+    pub tombstone: bool,
+    /// Bytes of its value.
+    pub size: usize,
+}
+
+/// Everything that can be noted.
+#[derive(Clone, Debug)]
+pub enum What {
+    /// A topic is there, with these settings.
+    Created {
+        topic: TopicId,
+        config: Box<TopicConfig>,
+    },
+    /// A topic has other settings from here on, or had them since shortly before.
+    Altered {
+        topic: TopicId,
+        config: Box<TopicConfig>,
+    },
+    /// A producer sends.
+    Sent(RecordId),
+    /// It was told that the record is durable; where, if the broker still knew.
+    Acknowledged(RecordId, Option<Offset>),
+    /// It was told that there will be no answer; perhaps the record was written all the same.
+    GivenUp(RecordId, bool),
+    /// A reader begins at an offset; what it has behind it stays only if it goes on there.
+    Began(ReaderId, TopicPartition, Offset),
+    Read(ReaderId, TopicPartition, Offset, RecordId),
+    /// A reader got something that nobody sent.
+    Invented(ReaderId, TopicPartition, Offset, String),
+    /// A reply says where a log starts and how far consumers see, and brings records below `end`.
+    Replied {
+        reader: ReaderId,
+        at: TopicPartition,
+        log_start: Offset,
+        high_watermark: Offset,
+        end: Option<Offset>,
+    },
+    /// A reader was told that the log parts from what it read.
+    Diverged(ReaderId, TopicPartition, Offset),
+    /// A reader was told that its offset (first) is not there, and that the log starts at another.
+    OutOfRange(ReaderId, TopicPartition, Offset, Offset),
+    /// A reader stops.
+    Left(ReaderId),
+    /// Someone asked for records below an offset to be deleted.
+    Trimming(TopicPartition, Offset),
+    /// All is quiet, and this is all of a partition, from where it starts.
+    Whole(TopicPartition, Offset, Vec<(Offset, RecordId)>),
+    /// What a shard has in use, and the most it may have.
+    InUse {
+        shard: usize,
+        what: &'static str,
+        used: u64,
+        limit: u64,
+    },
+    /// A client was told something that nothing explains.
+    Unexplained(String),
+    /// The broker starts, with so many shards; whoever was connected is not any more.
+    Started(u32),
+    /// A fault strikes, or ends.
+    Note(String),
+}
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub struct Event {
+    pub moment: Moment,
+    pub what: What,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct History {
+    pub records: Vec<Record>,
+    pub events: Vec<Event>,
+    /// Topics by id; one that was created again is another.
+    pub names: BTreeMap<TopicId, String>,
+    reader_count: ReaderId,
+}
+
+/// A handle that notes things with their time.
+#[derive(Clone)]
+pub struct Recorder {
+    io: SimIo,
+    history: Rc<RefCell<History>>,
+}
+
+impl Recorder {
+    pub fn new(io: &SimIo, history: &Rc<RefCell<History>>) -> Self {
+        Self {
+            io: io.clone(),
+            history: Rc::clone(history),
+        }
+    }
+
+    pub fn note(&self, what: What) {
+        let moment = Moment {
+            now_us: self.io.now().0 / 1_000,
+            wall_ms: self.io.wall_ms(),
+        };
+        self.history
+            .borrow_mut()
+            .events
+            .push(Event { moment, what });
+    }
+
+    pub fn say(&self, text: impl Into<String>) {
+        let text = text.into();
+        tracing::info!("--- {text}");
+        self.note(What::Note(text));
+    }
+
+    /// A topic came to be.
+    pub fn created(&self, name: &str, topic: TopicId, config: &TopicConfig) {
+        {
+            let names = &mut self.history.borrow_mut().names;
+            let again = names
+                .values()
+                .filter(|it| it.trim_end_matches('\'') == name);
+            let marks = "'".repeat(again.count());
+            names
+                .entry(topic)
+                .or_insert_with(|| format!("{name}{marks}"));
+        }
+        let config = Box::new(config.clone());
+        self.note(What::Created { topic, config });
+    }
+
+    /// A producer is about to send a record: its number, and its value if it has one.
+    pub fn sending(&self, record: Record) -> (RecordId, Option<Vec<u8>>) {
+        let id = self.history.borrow().records.len() as RecordId;
+        let value = (!record.tombstone).then(|| value_of(id, record.size));
+        self.history.borrow_mut().records.push(record);
+        self.note(What::Sent(id));
+        (id, value)
+    }
+
+    /// Its producer had no room for a record, which was the last thing that was noted.
+    pub fn not_sent(&self, id: RecordId) {
+        let history = &mut *self.history.borrow_mut();
+        let last = history.events.pop().map(|event| event.what);
+        assert!(matches!(last, Some(What::Sent(sent)) if sent == id));
+        history.records.pop();
+    }
+
+    /// A new reader.
+    pub fn reader(&self) -> ReaderId {
+        let count = &mut self.history.borrow_mut().reader_count;
+        *count += 1;
+        *count
+    }
+
+    /// A reader got a record; its number, if anybody sent it.
+    pub fn read(
+        &self,
+        reader: ReaderId,
+        at: TopicPartition,
+        record: &ConsumerRecord,
+    ) -> Option<RecordId> {
+        let recognised = self.history.borrow().recognise(at, record);
+        self.note(match &recognised {
+            Ok(id) => What::Read(reader, at, record.offset, *id),
+            Err(reason) => What::Invented(reader, at, record.offset, reason.clone()),
+        });
+        recognised.ok()
+    }
+}
+
+impl History {
+    /// The record that was read, if anybody sent it like that.
+    fn recognise(&self, at: TopicPartition, read: &ConsumerRecord) -> Result<RecordId, String> {
+        let header = read.headers.iter().find(|(name, _)| name == ID_HEADER);
+        let bytes = header.and_then(|(_, value)| value.as_deref()?.first_chunk());
+        let id = bytes.map(|bytes| RecordId::from_le_bytes(*bytes));
+        let id = id.ok_or_else(|| format!("no number in {read:?}"))?;
+        let sent = usize::try_from(id).ok().and_then(|id| self.records.get(id));
+        let sent = sent.ok_or_else(|| format!("there is no record {id}"))?;
+        if sent.at != at {
+            return Err(format!("record {id} was sent to {}", self.place(sent.at)));
+        }
+        let key = sent.key.map(|key| key.to_string());
+        let value = (!sent.tombstone).then(|| value_of(id, sent.size));
+        let same = key.as_deref().map(str::as_bytes) == read.key.as_deref()
+            && value.as_deref() == read.value.as_deref();
+        match same {
+            true => Ok(id),
+            false => Err(format!("record {id} was sent with another key or value")),
+        }
+    }
+
+    /// A partition for people.
+    pub fn place(&self, at: TopicPartition) -> String {
+        let name = self.names.get(&at.topic).map_or("?", String::as_str);
+        format!("{name}/{}", at.partition.0)
+    }
+}
+
+/// The header that carries a record's number.
+pub fn id_header(id: RecordId) -> (&'static str, Vec<u8>) {
+    (ID_HEADER, id.to_le_bytes().to_vec())
+}
+
+/// A record's value: bytes that follow from its number.
+fn value_of(id: RecordId, size: usize) -> Vec<u8> {
+    vec![0x30 + u8::try_from(id % 64).expect("small"); size]
+}

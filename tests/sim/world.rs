@@ -1,0 +1,269 @@
+//! Everything in a simulated history: the broker with its disk, clients, the recorder, and what an
+//! administrator does. A test of its own (`small`) or a whole scenario drives it.
+
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
+
+use millstream::{
+    controller::TopicImage,
+    io::{
+        Clock as _, Disk as _, Random, TaskClass, Tasks as _,
+        sim::{CrashPolicy, SimIo},
+    },
+    types::TopicConfig,
+};
+use millstream_client::RequestError;
+use millstream_protocol::{
+    ErrorCode, Offset, TopicPartition,
+    messages::{
+        ANY_SHARD, AlterTopicRequest, CreateTopicsRequest, DeleteTopicsRequest, NewTopic, Request,
+        TopicResult,
+    },
+};
+
+use crate::{
+    broker::{Broker, CLIENTS, InUse, Limits, within},
+    consumer::Consumer,
+    history::{History, Recorder, What},
+    producer::{Plan, Producer, Target},
+    scenario::Scenario,
+    wire::Connections,
+};
+
+/// Between two looks at the memory in use.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// See the module.
+pub struct World {
+    pub io: SimIo,
+    pub scenario: Scenario,
+    pub random: Random,
+    pub broker: Broker,
+    pub clients: SimIo,
+    pub admin: Rc<Connections>,
+    pub recorder: Recorder,
+    pub producers: Vec<Rc<Producer>>,
+    pub consumers: Vec<Rc<Consumer>>,
+}
+
+impl World {
+    /// The broker runs, the topics are there, the clients have begun.
+    pub async fn new(
+        io: SimIo,
+        seed: u64,
+        scenario: Scenario,
+        history: &Rc<RefCell<History>>,
+    ) -> Self {
+        let mut random = Random::new(seed ^ 0x5ced_01e5);
+        let limits = Limits {
+            memory: [2 << 20, 16 << 20][random.index(2)],
+            cache_size: [0, 64 << 10, 4 << 20][random.index(3)],
+            unflushed_limit: [32 << 10, 1 << 20][random.index(2)],
+            open_files: [1, 4, 64][random.index(3)],
+        };
+        let recorder = Recorder::new(&io, history);
+        recorder.say(format!("seed {seed}, {limits:?}"));
+        let broker = Broker::new(&io, limits, &recorder);
+        let clients = io.node(CLIENTS, broker.disk());
+        // The data directory is made, durably, before a broker starts.
+        clients
+            .create_dir_all("/data".as_ref())
+            .await
+            .expect("an empty disk");
+        clients.sync_dir("/".as_ref()).await.expect("an empty disk");
+        let admin = Connections::new(clients.clone());
+        let mut world = Self {
+            io,
+            scenario,
+            random,
+            broker,
+            clients,
+            admin,
+            recorder,
+            producers: Vec::new(),
+            consumers: Vec::new(),
+        };
+        world.start();
+        world.broker.ready().await;
+        world.watch_memory(limits);
+        for topic in world.scenario.topics.clone() {
+            world.create(&topic).await;
+        }
+        world.start_clients();
+        world
+    }
+
+    fn start_clients(&mut self) {
+        let targets: Vec<Target> = self.scenario.topics.iter().map(target_of).collect();
+        for number in 0..self.scenario.producers {
+            let plan = Plan {
+                topics: targets.clone(),
+                records: self.scenario.records,
+                pause: self.scenario.pause,
+                delivery_timeout: self.scenario.delivery_timeout,
+                value_size: 30_000,
+            };
+            let producer = Producer::start(&self.clients, number, plan, &self.recorder);
+            self.producers.push(producer);
+        }
+        for _ in 0..self.scenario.consumers {
+            let consumer = self.new_consumer();
+            self.consumers.push(consumer);
+        }
+    }
+
+    /// Someone else who reads everything.
+    pub fn new_consumer(&self) -> Rc<Consumer> {
+        let names = self.scenario.topics.iter();
+        let names: Vec<Arc<str>> = names.map(|topic| topic.name.as_str().into()).collect();
+        Consumer::start(&self.clients, &names, &self.recorder)
+    }
+
+    /// Notes what each shard has in use, when it is more than ever before.
+    fn watch_memory(&self, limits: Limits) {
+        let (io, recorder) = (self.io.clone(), self.recorder.clone());
+        let counters = self.broker.watch();
+        self.clients.spawn(TaskClass::Foreground, async move {
+            let mut most: BTreeMap<(usize, &str), u64> = BTreeMap::new();
+            loop {
+                io.sleep(LOOK_EVERY).await;
+                let shards = counters.borrow().clone();
+                for (shard, counters) in shards.iter().enumerate() {
+                    for InUse { what, used, limit } in limits.in_use(counters) {
+                        let before = most.entry((shard, what)).or_default();
+                        if used > *before {
+                            *before = used;
+                            recorder.note(What::InUse {
+                                shard,
+                                what,
+                                used,
+                                limit,
+                            });
+                        }
+                    }
+                }
+            }
+        });
+    }
+
+    /// Asks until there is an answer.
+    pub async fn ask<R: Request>(&self, request: &R) -> R::Response {
+        loop {
+            match self.admin.request(ANY_SHARD, request, &[]).await {
+                Ok((reply, _)) => return reply,
+                Err(RequestError::Protocol { reason, .. }) => panic!("{reason}"),
+                Err(_) => self.io.sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
+    /// Creates a topic, unless an attempt whose answer was lost has done so.
+    pub async fn create(&self, new: &NewTopic) {
+        let request = CreateTopicsRequest {
+            topics: vec![new.clone()],
+            validate_only: false,
+        };
+        let done = self.ask(&request).await.topics;
+        expect(&done[0], ErrorCode::TopicExists);
+        let image = self.broker.metadata().image();
+        let topic = image.topic_named(&new.name);
+        let topic = topic.expect("it was just created");
+        self.recorder.created(&new.name, topic.id, &topic.config);
+    }
+
+    /// Deletes a topic, unless an attempt whose answer was lost has done so.
+    pub async fn delete(&self, name: &str) {
+        self.recorder.say(format!("topic {name} is deleted"));
+        let request = DeleteTopicsRequest {
+            names: vec![name.to_owned()],
+        };
+        let done = self.ask(&request).await.topics;
+        expect(&done[0], ErrorCode::UnknownTopic);
+    }
+
+    /// Changes a setting of a topic.
+    pub async fn alter(&self, name: &str, setting: &str, value: &str) {
+        let image = self.broker.metadata().image();
+        let topic = image.topic_named(name).expect("every topic is there");
+        let mut config = TopicConfig::clone(&topic.config);
+        config
+            .set(setting, value)
+            .expect("a setting that is allowed");
+        // From before it can be so, for it may be so before the answer comes.
+        let config = Box::new(config);
+        let topic = topic.id;
+        self.recorder.note(What::Altered { topic, config });
+        let request = AlterTopicRequest {
+            name: name.to_owned(),
+            configs: vec![(setting.to_owned(), Some(value.to_owned()))],
+            force: false,
+        };
+        let done = self.ask(&request).await.topic;
+        expect(&done, ErrorCode::None);
+    }
+
+    /// Cuts the power and starts again, with any number of shards.
+    pub async fn cut_power(&mut self, policy: CrashPolicy) {
+        self.recorder.say(format!("the power is cut, {policy:?}"));
+        self.broker.cut_power(policy);
+        let down = Duration::from_millis(self.random.below(400));
+        self.io.sleep(down).await;
+        self.start();
+    }
+
+    pub fn start(&mut self) {
+        let shard_count = 1 + u32::try_from(self.random.below(3)).expect("small");
+        self.recorder.note(What::Started(shard_count));
+        self.broker.start(shard_count);
+    }
+
+    /// How far consumers were shown a partition.
+    pub fn shown(&self, at: TopicPartition) -> Offset {
+        let consumers = self.consumers.iter();
+        let shown = consumers.map(|consumer| consumer.high_watermark(at));
+        shown.max().unwrap_or(Offset::ZERO)
+    }
+
+    /// Reads everything from its start to its end, and notes all of it.
+    pub async fn read_whole(&self) {
+        let reader = self.new_consumer();
+        reader.restless.set(false);
+        within(&self.io, "reading to the end", || reader.is_at_end()).await;
+        for consumer in &self.consumers {
+            let there = || consumer.is_at_end();
+            within(&self.io, "a consumer's way to the end", there).await;
+        }
+        for (at, view) in reader.views() {
+            self.recorder
+                .note(What::Whole(at, view.start, view.records));
+        }
+        reader.stop.set(true);
+    }
+
+    /// Every topic that is there.
+    pub fn topics(&self) -> Vec<Arc<TopicImage>> {
+        let image = self.broker.metadata().image();
+        image.topics().cloned().collect()
+    }
+}
+
+fn target_of(topic: &NewTopic) -> Target {
+    let config = config_of(topic);
+    Target {
+        name: topic.name.as_str().into(),
+        compacted: config.cleanup_policy.compacts(),
+    }
+}
+
+/// The settings that a new topic asks for.
+fn config_of(topic: &NewTopic) -> TopicConfig {
+    let mut config = TopicConfig::default();
+    for (name, value) in &topic.configs {
+        config.set(name, value).expect("a setting that is allowed");
+    }
+    config
+}
+
+fn expect(done: &TopicResult, too: ErrorCode) {
+    let fine = done.error == ErrorCode::None || done.error == too;
+    assert!(fine, "{}: {:?} {}", done.name, done.error, done.message);
+}
