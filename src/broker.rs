@@ -76,6 +76,8 @@ pub struct BrokerSettings {
     pub open_files: usize,
     /// Client connections that may be open at once, of all shards.
     pub max_connections: u64,
+    /// Offsets of a consumer group without members are kept so long, in milliseconds.
+    pub group_offsets_retention_ms: i64,
 }
 
 /// Why a broker did not start.
@@ -325,6 +327,7 @@ fn shard_config(settings: &BrokerSettings, facts: &Arc<BrokerFacts>, number: u32
             .listeners
             .first()
             .and_then(|listener| listener.advertised.clone()),
+        group_offsets_retention_ms: settings.group_offsets_retention_ms,
         broker: Arc::clone(facts),
     }
 }

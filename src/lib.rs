@@ -1,6 +1,6 @@
 //! The Millstream broker: a durable, partitioned commit log, one executor per core.
 //!
-//! Start at `ARCHITECTURE.md`. Pure machines decide (`partition`, `session`, `controller`), shells
+//! Start at `ARCHITECTURE.md`. Pure machines decide (`partition`, `session`, `controller`, `group`), shells
 //! act (`storage`, `net`, `shard`), and only `io` knows the runtime.
 
 pub mod admin;
@@ -8,6 +8,7 @@ pub mod broker;
 pub mod cli;
 pub mod control;
 pub mod controller;
+pub mod group;
 pub mod host;
 pub mod io;
 pub mod logging;

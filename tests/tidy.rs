@@ -18,6 +18,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("partition", &["types"]),
         ("session", &["io"]),
         ("controller", &["types"]),
+        ("group", &["io"]),
         ("storage", &["io"]),
         ("net", &["io", "session", "storage"]),
         ("control", &["controller", "types"]),
@@ -26,6 +27,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
             &[
                 "control",
                 "controller",
+                "group",
                 "io",
                 "net",
                 "partition",

@@ -130,6 +130,24 @@ error_codes! {
     DiskFull = 50, true;
     /// The storage failed while the request was under way; whether it took effect is unknown.
     StorageError = 51, true;
+    /// The group has no such member: it left, or was not heard of in time. Join anew.
+    UnknownMemberId = 60, false;
+    /// The member's epoch was never given to it, or it was removed for not letting go of partitions.
+    FencedMemberEpoch = 61, false;
+    /// The partition does not belong to the member in that epoch.
+    StaleMemberEpoch = 62, false;
+    /// Another member came with the same instance id.
+    FencedInstanceId = 63, false;
+    /// The group's coordinator is still loading, or wants to hear everything again.
+    CoordinatorLoading = 64, true;
+    /// This broker does not coordinate the group: refresh metadata.
+    NotCoordinator = 65, true;
+    /// The group has members: stop them first.
+    GroupNotEmpty = 66, false;
+    /// There is no such group.
+    UnknownGroup = 67, false;
+    /// The group has as many members, or the broker as many groups or offsets, as there may be.
+    GroupLimitReached = 68, false;
 }
 
 #[expect(

@@ -50,6 +50,26 @@ limits! {
     MAX_CLIENT_NAME: usize = 256;
     /// Longest name or value of a topic setting, in bytes.
     MAX_CONFIG_VALUE: usize = 1024;
+    /// Longest name of a group, in bytes.
+    MAX_GROUP_ID: usize = 249;
+    /// Longest member id and instance id, in bytes.
+    MAX_MEMBER_ID: usize = 128;
+    /// Groups that one request may name.
+    MAX_GROUPS_PER_REQUEST: usize = 1000;
+    /// Topics that a member may subscribe to by name.
+    MAX_SUBSCRIBED_TOPICS: usize = 1000;
+    /// Longest pattern of topics, in bytes.
+    MAX_TOPIC_PATTERN: usize = 1024;
+    /// Most members of one group.
+    MAX_GROUP_MEMBERS: usize = 1000;
+    /// Longest metadata of a committed offset, in bytes.
+    MAX_OFFSET_METADATA: usize = 4096;
+    /// Shortest session timeout of a group's member, in milliseconds.
+    MIN_SESSION_TIMEOUT_MS: u32 = 500;
+    /// Longest session timeout of a group's member, in milliseconds.
+    MAX_SESSION_TIMEOUT_MS: u32 = 1_800_000;
+    /// Longest rebalance timeout of a group's member, in milliseconds.
+    MAX_REBALANCE_TIMEOUT_MS: u32 = 86_400_000;
     /// The most bytes that the records of one batch may be when they are decompressed.
     MAX_UNCOMPRESSED_BATCH_SIZE: usize = 128 << 20;
 }

@@ -42,6 +42,10 @@ pub fn check_topic_name(name: &str) -> Result<(), TopicNameError> {
     Ok(())
 }
 
+/// The internal topic that keeps groups and their offsets. The partition of a group is that of its name
+/// as a key ([`partition_for_key`](crate::partitioner::partition_for_key)); who leads it coordinates the group.
+pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
+
 /// Whether the topic belongs to the broker: users may read it, not create or delete it.
 #[must_use]
 pub fn is_internal(name: &str) -> bool {

@@ -8,6 +8,7 @@ use millstream_protocol::{
         AlterTopicResponse, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse,
         DeleteTopicsResponse, TopicResult,
     },
+    names::OFFSETS_TOPIC,
 };
 
 use super::request::{ControlAnswer, ControlError, ControlReply, ControlRequest, topic_result};
@@ -56,6 +57,7 @@ enum Planned {
     DeleteTopics(Vec<Part>),
     AlterTopic(Part),
     CreatePartitions(Part),
+    CreateOffsetsTopic(Part),
     InitProducerId,
     ForgetTopic(usize),
 }
@@ -94,6 +96,10 @@ impl Batch {
             ControlRequest::CreatePartitions(request) => {
                 let command = controller.plan_partitions(&request);
                 Planned::CreatePartitions(self.part(request.name, command))
+            }
+            ControlRequest::CreateOffsetsTopic => {
+                let command = controller.plan_offsets_topic(new_topic_id());
+                Planned::CreateOffsetsTopic(self.part(OFFSETS_TOPIC.to_owned(), command))
             }
             ControlRequest::InitProducerId => Planned::InitProducerId,
             ControlRequest::ForgetTopic(id) => {
@@ -194,6 +200,13 @@ impl Batch {
                     let topic = part.result(outcomes);
                     ControlAnswer::CreatePartitions(CreatePartitionsResponse { topic })
                 }
+                Planned::CreateOffsetsTopic(part) => match part.outcome(outcomes) {
+                    // Two shards may ask at once.
+                    Ok(()) | Err(ControllerError::TopicExists { .. }) => {
+                        ControlAnswer::CreateOffsetsTopic
+                    }
+                    Err(error) => return Err(ControlError::Refused(error)),
+                },
                 Planned::InitProducerId => {
                     let id = ids.take().ok_or(ControllerError::ProducerIdsExhausted)?;
                     ControlAnswer::InitProducerId(id)
@@ -210,12 +223,16 @@ impl Batch {
 
 impl Part {
     fn result(self, outcomes: &Outcomes) -> TopicResult {
-        let result = match self.command {
-            Ok(Some(place)) => outcomes[place].as_ref().map(|_| ()).map_err(Clone::clone),
-            Ok(None) => Ok(()),
-            Err(error) => Err(error),
-        };
+        let result = self.outcome(outcomes);
         topic_result(self.name, self.id, &result)
+    }
+
+    fn outcome(&self, outcomes: &Outcomes) -> Result<(), ControllerError> {
+        match &self.command {
+            Ok(Some(place)) => outcomes[*place].as_ref().map(|_| ()).map_err(Clone::clone),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error.clone()),
+        }
     }
 }
 

@@ -22,6 +22,8 @@ pub enum ControlRequest {
     AlterTopic(AlterTopicRequest),
     /// Gives a topic more partitions for a user.
     CreatePartitions(CreatePartitionsRequest),
+    /// The broker itself: the internal topic that keeps groups and their offsets, if it is not there.
+    CreateOffsetsTopic,
     /// A producer id that nobody had before.
     InitProducerId,
     /// The broker itself: the files of a deleted topic are gone.
@@ -39,6 +41,8 @@ pub enum ControlAnswer {
     AlterTopic(AlterTopicResponse),
     /// The result.
     CreatePartitions(CreatePartitionsResponse),
+    /// It is there.
+    CreateOffsetsTopic,
     /// The id. Its epoch is 0.
     InitProducerId(ProducerId),
     /// It is forgotten, or was not known.

@@ -5,13 +5,26 @@ use millstream_protocol::{
     BrokerId, TopicId,
     limits::MAX_PARTITIONS_PER_TOPIC,
     messages::{AlterTopicRequest, CreatePartitionsRequest, NewTopic},
-    names::{check_topic_name, is_internal},
+    names::{OFFSETS_TOPIC, check_topic_name, is_internal},
 };
 
 use super::{Command, Controller, ControllerError, TopicImage};
 
 /// Partitions of a topic whose creator did not say.
 pub const DEFAULT_PARTITION_COUNT: u32 = 1;
+
+/// Partitions of the topic of groups and their offsets: groups spread over them, and so over shards.
+/// It never changes, or groups would lose their coordinators.
+const OFFSETS_PARTITION_COUNT: u32 = 16;
+
+/// Whatever the defaults for topics of users are. Small segments, since only those that are full are compacted,
+/// and all of it is read at the start.
+const OFFSETS_CONFIGS: [(&str, &str); 4] = [
+    ("cleanup.policy", "compact"),
+    ("durability", "flushed"),
+    ("message.timestamp.type", "CreateTime"),
+    ("segment.bytes", "8388608"),
+];
 
 impl Controller {
     /// The command that creates a topic for a user.
@@ -31,6 +44,24 @@ impl Controller {
             name: new.name,
             configs: new.configs,
             assignments: spread(&replicas, partitions)?,
+        };
+        self.validate(&command)?;
+        Ok(command)
+    }
+
+    /// The command that creates the topic of groups and their offsets.
+    ///
+    /// # Errors
+    /// It is there, or there is no room for it.
+    pub fn plan_offsets_topic(&self, id: TopicId) -> Result<Command, ControllerError> {
+        let configs = OFFSETS_CONFIGS.iter();
+        let command = Command::CreateTopic {
+            id,
+            name: OFFSETS_TOPIC.to_owned(),
+            configs: configs
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+            assignments: spread(&self.place(1)?, OFFSETS_PARTITION_COUNT)?,
         };
         self.validate(&command)?;
         Ok(command)

@@ -229,6 +229,7 @@ impl<I: Io, S: Service<I>> Reader<I, S> {
         let connection = Rc::new(Connection {
             session,
             outbox,
+            peer,
             answered: Signal::default(),
             asking: Cell::new(0),
             replies,

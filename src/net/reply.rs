@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    net::SocketAddr,
     pin::pin,
     rc::Rc,
 };
@@ -27,6 +28,7 @@ pub(super) const CONNECTION_SHARE: usize = 4;
 pub(super) struct Connection<I: Io> {
     pub(super) session: RefCell<Session<Reply<I::Buffer>>>,
     pub(super) outbox: Rc<Outbox<I>>,
+    pub(super) peer: Option<SocketAddr>,
     pub(super) answered: Signal,
     /// Bytes that requests take which are owed an answer.
     pub(super) asking: Cell<usize>,
@@ -73,6 +75,12 @@ impl<I: Io> ReplyTo<I> {
     /// Bytes that the request takes until it is answered.
     pub(super) fn asked(&self) -> usize {
         self.asking
+    }
+
+    /// What the client calls itself, and where it connects from.
+    pub fn speaker(&self) -> (String, Option<SocketAddr>) {
+        let session = self.connection.session.borrow();
+        (session.client_name().to_owned(), self.connection.peer)
     }
 
     /// Sends the answer.

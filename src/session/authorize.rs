@@ -33,6 +33,8 @@ pub enum Resource {
     Cluster,
     /// Topics, those that the request names.
     Topic,
+    /// Consumer groups, those that the request names.
+    Group,
 }
 
 /// What an API does to what. `None` for what every session may do.
@@ -49,6 +51,11 @@ pub fn required(api: Api) -> Option<(Operation, Resource)> {
         Api::Produce => Some((Operation::Write, Resource::Topic)),
         Api::Fetch => Some((Operation::Read, Resource::Topic)),
         Api::InitProducerId => Some((Operation::Write, Resource::Cluster)),
+        Api::GroupHeartbeat | Api::OffsetCommit => Some((Operation::Read, Resource::Group)),
+        Api::OffsetFetch | Api::ListGroups | Api::DescribeGroups => {
+            Some((Operation::Describe, Resource::Group))
+        }
+        Api::DeleteGroups => Some((Operation::Delete, Resource::Group)),
         Api::DescribeCluster => Some((Operation::Describe, Resource::Cluster)),
     }
 }

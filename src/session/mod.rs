@@ -97,6 +97,8 @@ enum Phase {
 pub struct Session<R> {
     phase: Phase,
     principal: Principal,
+    /// What the client calls itself.
+    client_name: String,
     opened: Monotonic,
     next_sequence: u64,
     in_flight: usize,
@@ -112,6 +114,7 @@ impl<R> Session<R> {
         Self {
             phase: Phase::Handshake,
             principal: Principal::Anonymous,
+            client_name: String::new(),
             opened: now,
             next_sequence: 0,
             in_flight: 0,
@@ -142,6 +145,12 @@ impl<R> Session<R> {
     #[must_use]
     pub fn principal(&self) -> &Principal {
         &self.principal
+    }
+
+    /// What the client calls itself.
+    #[must_use]
+    pub fn client_name(&self) -> &str {
+        &self.client_name
     }
 
     /// Largest frame it takes now, in bytes.
@@ -252,6 +261,7 @@ impl<R> Session<R> {
     fn begin(&mut self, request: &HandshakeRequest) {
         self.phase = Phase::Ready;
         self.ordered = request.ordered_replies;
+        self.client_name.clone_from(&request.client_name);
     }
 
     fn serve(&mut self, ticket: Ticket, api: Api, header: &FrameHeader, body: &[u8]) -> Action {

@@ -2,11 +2,16 @@
 
 use millstream_protocol::{
     DecodeError, Wire,
-    limits::{MAX_PARTITIONS_PER_REQUEST, MAX_TOPICS_PER_REQUEST},
+    limits::{
+        MAX_GROUPS_PER_REQUEST, MAX_PARTITIONS_PER_REQUEST, MAX_SUBSCRIBED_TOPICS,
+        MAX_TOPICS_PER_REQUEST,
+    },
     messages::{
-        AlterTopicRequest, Api, CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest,
-        DeleteTopicsRequest, DescribeClusterRequest, DescribePartitionsRequest, FetchRequest,
-        InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest, decode_body,
+        AlterTopicRequest, Api, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest,
+        DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeGroupsRequest,
+        DescribePartitionsRequest, FetchRequest, GroupHeartbeatRequest, InitProducerIdRequest,
+        ListGroupsRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest,
+        OffsetFetchRequest, ProduceRequest, decode_body,
     },
 };
 
@@ -26,6 +31,12 @@ pub enum Request {
     InitProducerId(InitProducerIdRequest),
     DescribeCluster(DescribeClusterRequest),
     DescribePartitions(DescribePartitionsRequest),
+    GroupHeartbeat(GroupHeartbeatRequest),
+    OffsetCommit(OffsetCommitRequest),
+    OffsetFetch(OffsetFetchRequest),
+    ListGroups(ListGroupsRequest),
+    DescribeGroups(DescribeGroupsRequest),
+    DeleteGroups(DeleteGroupsRequest),
 }
 
 const TOO_MANY_PARTITIONS: DecodeError =
@@ -79,7 +90,49 @@ impl Request {
                     r.partitions.len()
                 })?)
             }
+            Api::GroupHeartbeat => Self::GroupHeartbeat(heartbeat(body)?),
+            Api::OffsetCommit => {
+                Self::OffsetCommit(partitions(body, |r: &OffsetCommitRequest| {
+                    r.partitions.len()
+                })?)
+            }
+            Api::OffsetFetch => Self::OffsetFetch(partitions(body, |r: &OffsetFetchRequest| {
+                r.partitions.as_ref().map_or(0, Vec::len)
+            })?),
+            Api::ListGroups => Self::ListGroups(decode_body(body)?),
+            Api::DescribeGroups => {
+                let request: DescribeGroupsRequest = decode_body(body)?;
+                few_groups(&request.groups)?;
+                Self::DescribeGroups(request)
+            }
+            Api::DeleteGroups => {
+                let request: DeleteGroupsRequest = decode_body(body)?;
+                few_groups(&request.groups)?;
+                Self::DeleteGroups(request)
+            }
         })
+    }
+}
+
+fn heartbeat(body: &[u8]) -> Result<GroupHeartbeatRequest, DecodeError> {
+    let request: GroupHeartbeatRequest = decode_body(body)?;
+    if let Some(state) = &request.state {
+        if state.topics.len() > MAX_SUBSCRIBED_TOPICS {
+            return Err(TOO_MANY_TOPICS);
+        }
+        if state.owned.len() > MAX_PARTITIONS_PER_REQUEST {
+            return Err(TOO_MANY_PARTITIONS);
+        }
+    }
+    Ok(request)
+}
+
+fn few_groups(groups: &[String]) -> Result<(), DecodeError> {
+    match groups.len() {
+        ..=MAX_GROUPS_PER_REQUEST => Ok(()),
+        _ => Err(DecodeError::OutOfRange(
+            "more groups than one request may name",
+        )),
     }
 }
 

@@ -49,6 +49,8 @@ pub struct Settings {
     pub log_level: String,
     /// How long a clean shutdown may take, in milliseconds.
     pub shutdown_timeout_ms: u64,
+    /// Offsets of a consumer group without members are kept so long, in milliseconds.
+    pub group_offsets_retention_ms: u64,
     /// What a topic's unset settings are.
     pub topic_defaults: TopicConfig,
 }

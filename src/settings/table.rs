@@ -13,6 +13,8 @@ use super::{
     },
 };
 
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
 /// What a value could not be, and why if there is more to say than `takes`.
 pub(super) type Refused = Option<String>;
 
@@ -59,7 +61,7 @@ macro_rules! row {
 }
 
 /// Every setting, in the order of help and of `--print-config`.
-pub(super) static ROWS: [Row; 14] = [
+pub(super) static ROWS: [Row; 15] = [
     row!(
         "data-dir",
         data_dir,
@@ -190,6 +192,21 @@ pub(super) static ROWS: [Row; 14] = [
         },
     },
     Row {
+        name: "group-offsets-retention",
+        value_name: "DURATION",
+        takes: "a duration from 1s, such as 30d",
+        doc: "How long the offsets of a consumer group are kept that has no members and commits nothing",
+        parse: |settings, text| {
+            let parsed = parse_duration_ms(text.trim()).filter(|ms| *ms >= 1000);
+            settings.group_offsets_retention_ms = parsed.ok_or(None)?;
+            Ok(())
+        },
+        show: |settings| match settings.group_offsets_retention_ms {
+            ms if ms % DAY_MS == 0 => format!("{}d", ms / DAY_MS),
+            ms => format!("{ms}ms"),
+        },
+    },
+    Row {
         name: "topic-defaults",
         value_name: "NAME=VALUE,…",
         takes: "a list such as retention.ms=1d,durability=buffered",
@@ -218,6 +235,7 @@ impl Default for Settings {
             log_format: LogFormat::Text,
             log_level: "info".to_owned(),
             shutdown_timeout_ms: 30_000,
+            group_offsets_retention_ms: 30 * DAY_MS,
             topic_defaults: TopicConfig::default(),
         }
     }

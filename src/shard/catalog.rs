@@ -56,6 +56,7 @@ impl<I: Io> Shard<I> {
         for topic in newest.deleted() {
             self.remove_files(topic);
         }
+        self.groups_take_image(&newest);
     }
 
     fn take_topic(self: &Rc<Self>, topic: &Arc<TopicImage>) {
@@ -128,6 +129,7 @@ impl<I: Io> Shard<I> {
         };
         if let (Slot::Open(shell), Some(partition)) = (&slot, topic.partition(id.partition)) {
             shell.update(&topic.config, partition.leader_epoch);
+            self.coordinate(id, shell);
         }
         self.partitions.borrow_mut().insert(id, slot);
     }

@@ -9,6 +9,7 @@ mod alter;
 mod catalog;
 mod cleaner;
 mod fetch;
+mod groups;
 mod metadata;
 mod offsets;
 mod plane;
@@ -42,6 +43,7 @@ use crate::{
 
 use self::{
     catalog::Slot,
+    groups::Groups,
     metrics::ShardCounters,
     router::{Message, Missing, owner_of},
 };
@@ -73,6 +75,8 @@ pub struct ShardConfig {
     pub storage: StorageConfig,
     /// Host and port told to clients; none means the address they used.
     pub advertised: Option<(String, u16)>,
+    /// Offsets of a consumer group without members are kept so long, in milliseconds.
+    pub group_offsets_retention_ms: i64,
     /// What the broker as a whole knows of itself.
     pub broker: Arc<BrokerFacts>,
 }
@@ -125,6 +129,8 @@ pub struct Shard<I: Io> {
     connections_ended: Signal,
     stop: Cell<bool>,
     stopping: Signal,
+    /// The consumer groups that this shard coordinates.
+    groups: Groups,
     started: crate::io::Monotonic,
 }
 
@@ -171,6 +177,7 @@ impl<I: Io> Shard<I> {
             stop: Cell::new(false),
             stopping: Signal::default(),
             started,
+            groups: Groups::new(config.memory, config.group_offsets_retention_ms),
             config,
         })
     }
@@ -214,6 +221,8 @@ impl<I: Io> Shard<I> {
         let shard = Rc::clone(self);
         self.io
             .spawn(TaskClass::Background, async move { shard.clean().await });
+        let tend = Rc::clone(self).tend_groups();
+        self.io.spawn(TaskClass::Foreground, tend);
         while let Some(message) = control.receive().await {
             match message {
                 ControlMessage::Refresh(done) => self.refresh(done),
@@ -434,6 +443,12 @@ impl<I: Io> Service<I> for Shard<I> {
                 let task = shard.init_producer_id(request, reply_to);
                 self.io.spawn(TaskClass::Foreground, task);
             }
+            request @ (Request::GroupHeartbeat(_)
+            | Request::OffsetCommit(_)
+            | Request::OffsetFetch(_)
+            | Request::ListGroups(_)
+            | Request::DescribeGroups(_)
+            | Request::DeleteGroups(_)) => self.serve_groups(request, reply_to),
         }
     }
 

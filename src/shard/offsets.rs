@@ -111,6 +111,10 @@ impl<I: Io> Shard<I> {
                 partition: entry.partition,
             };
             let done = match self.partition(id) {
+                Ok(_) if self.groups.is_offsets_topic(id.topic) => {
+                    let message = "the topic is internal: only the broker deletes from it";
+                    Err((ErrorCode::NotAuthorized, message.to_owned()))
+                }
                 Ok(shell) => raise_log_start(&shell, entry.before_offset).await,
                 Err(Missing { error, message }) => Err((error, message)),
             };

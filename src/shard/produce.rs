@@ -23,6 +23,15 @@ use crate::{
     storage::HeldRoom,
 };
 
+/// On whose behalf something is appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Author {
+    /// A client: the broker's own topics are not for it.
+    Client,
+    /// The broker itself.
+    Broker,
+}
+
 type WhenDone = Box<dyn FnOnce(Vec<ProducePartitionResult>)>;
 
 /// What a produce takes until it is answered, besides its records: its call, its place in the session and
@@ -151,7 +160,7 @@ impl<I: Io> Shard<I> {
         let when_done: WhenDone =
             Box::new(move |partitions| reply_to.send(&ProduceResponse { partitions }));
         if everything_here {
-            self.produce_here(&request.partitions, records, when_done);
+            self.produce_for(Author::Client, &request.partitions, records, when_done);
         } else {
             self.produce_spread(&request.partitions, records, when_done);
         }
@@ -159,8 +168,9 @@ impl<I: Io> Shard<I> {
 
     /// Appends to partitions of this shard, in the order of arrival. Returns when everything is in
     /// memory; `when_done` runs when everything is durable.
-    pub(super) fn produce_here(
+    pub(super) fn produce_for(
         self: &Rc<Self>,
+        author: Author,
         entries: &[ProducePartition],
         records: &mut [u8],
         when_done: WhenDone,
@@ -186,6 +196,11 @@ impl<I: Io> Shard<I> {
                 index,
                 result,
             };
+            if author == Author::Client && self.groups.is_offsets_topic(entry.topic) {
+                let message = "the topic is internal: only the broker writes it".to_owned();
+                produced.refuse(ErrorCode::NotAuthorized, message);
+                continue;
+            }
             self.produce_one(entry, batches, produced);
         }
     }

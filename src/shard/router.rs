@@ -25,7 +25,9 @@ use crate::{
     shard::{
         Shard,
         alter::KeyCheck,
+        groups::{GroupRequest, GroupResponse},
         mailbox::{Inbound, Outbound, Refused, lane},
+        produce::Author,
     },
 };
 
@@ -84,6 +86,8 @@ pub enum Op {
         /// The former.
         check: bool,
     },
+    /// Ask something of groups.
+    Group(Box<GroupRequest>),
 }
 
 /// What was seen of a partition that is watched.
@@ -120,6 +124,8 @@ pub enum OpReply {
     Describe(Vec<PartitionStatus>),
     /// To `RequireKeys`.
     RequireKeys(Vec<KeyCheck>),
+    /// To `Group`.
+    Group(Box<GroupResponse>),
 }
 
 /// How to reach a shard.
@@ -264,12 +270,18 @@ impl<I: Io> Shard<I> {
             let when_done = Box::new(move |results| {
                 let _ = reply.send(OpReply::Produce(results));
             });
-            return self.produce_here(&partitions, &mut records, when_done);
+            return self.produce_for(Author::Client, &partitions, &mut records, when_done);
+        }
+        if let Op::Group(request) = op {
+            let done = Box::new(move |response| {
+                let _ = reply.send(OpReply::Group(Box::new(response)));
+            });
+            return self.do_group_request(*request, done);
         }
         let shard = Rc::clone(self);
         self.io().spawn(TaskClass::Foreground, async move {
             let answer = match op {
-                Op::Produce { .. } => return,
+                Op::Produce { .. } | Op::Group(_) => return,
                 Op::Fetch {
                     entries,
                     max_bytes,

@@ -29,6 +29,7 @@ impl<I: Io> Shard<I> {
             self.publish();
             if round.is_multiple_of(ROUNDS_BETWEEN_EXPIRY) {
                 self.expire().await;
+                self.expire_groups();
             }
         }
     }

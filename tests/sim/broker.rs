@@ -246,6 +246,7 @@ impl Broker {
                 journal_size_max: 640 << 10,
             },
             advertised: None,
+            group_offsets_retention_ms: 1 << 40,
             broker: Arc::clone(facts),
         }
     }

@@ -128,6 +128,18 @@ impl SimControl {
                 let topic = self.commit(request.name, planned);
                 ControlAnswer::CreatePartitions(CreatePartitionsResponse { topic })
             }
+            ControlRequest::CreateOffsetsTopic => {
+                let id = TopicId(Uuid::from_u64_pair(
+                    self.io.random_u64(),
+                    self.io.random_u64(),
+                ));
+                let planned = self.metadata.controller.borrow().plan_offsets_topic(id);
+                match planned.and_then(|command| self.metadata.apply(&command)) {
+                    Ok(_) | Err(ControllerError::TopicExists { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
+                ControlAnswer::CreateOffsetsTopic
+            }
             ControlRequest::InitProducerId => {
                 let (broker, count) = (BrokerId(0), 1);
                 match self

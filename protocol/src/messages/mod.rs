@@ -3,6 +3,9 @@
 mod cluster;
 mod error_reply;
 mod fetch;
+mod group_heartbeat;
+mod group_offsets;
+mod groups;
 mod handshake;
 mod metadata;
 mod offsets;
@@ -15,6 +18,19 @@ pub use cluster::{BrokerStatus, DescribeClusterRequest, DescribeClusterResponse}
 pub use error_reply::ErrorReply;
 pub use fetch::{
     DivergingEpoch, FetchPartition, FetchPartitionResult, FetchRequest, FetchResponse,
+};
+pub use group_heartbeat::{
+    AssignedPartition, AssignedTopic, GroupHeartbeatRequest, GroupHeartbeatResponse, JOIN_EPOCH,
+    LEAVE_EPOCH, MemberState, NO_EPOCH,
+};
+pub use group_offsets::{
+    CommittedOffset, OffsetCommitPartition, OffsetCommitRequest, OffsetCommitResponse,
+    OffsetCommitResult, OffsetFetchRequest, OffsetFetchResponse,
+};
+pub use groups::{
+    DeleteGroupsRequest, DeleteGroupsResponse, DeleteGroupsResult, DescribeGroupsRequest,
+    DescribeGroupsResponse, GroupDescription, GroupMember, ListGroupsRequest, ListGroupsResponse,
+    ListedGroup,
 };
 pub use handshake::{ANY_SHARD, ApiVersions, HandshakeRequest, HandshakeResponse};
 pub use metadata::{
@@ -164,4 +180,16 @@ apis! {
     DescribeCluster = 16, DescribeClusterRequest => DescribeClusterResponse, 0;
     /// Offsets, sizes and segments of partitions.
     DescribePartitions = 18, DescribePartitionsRequest => DescribePartitionsResponse, 0;
+    /// Join a group, live in it, leave it.
+    GroupHeartbeat = 19, GroupHeartbeatRequest => GroupHeartbeatResponse, 0;
+    /// Commit how far a group has read.
+    OffsetCommit = 20, OffsetCommitRequest => OffsetCommitResponse, 0;
+    /// How far a group has read.
+    OffsetFetch = 21, OffsetFetchRequest => OffsetFetchResponse, 0;
+    /// Every group.
+    ListGroups = 22, ListGroupsRequest => ListGroupsResponse, 0;
+    /// Groups with their members.
+    DescribeGroups = 23, DescribeGroupsRequest => DescribeGroupsResponse, 0;
+    /// Groups away, with their offsets.
+    DeleteGroups = 24, DeleteGroupsRequest => DeleteGroupsResponse, 0;
 }

@@ -11,6 +11,7 @@ use millstream_protocol::{
 };
 
 use crate::{
+    group_samples,
     hex::{hex, unhex},
     samples,
 };
@@ -190,6 +191,42 @@ fn every_api_has_golden_frames() {
         check(
             &samples::describe_partitions(),
             &samples::describe_partitions_response(),
+            &[],
+            &[],
+        ),
+        check(
+            &group_samples::heartbeat(),
+            &group_samples::heartbeat_response(),
+            &[],
+            &[],
+        ),
+        check(
+            &group_samples::offset_commit(),
+            &group_samples::offset_commit_response(),
+            &[],
+            &[],
+        ),
+        check(
+            &group_samples::offset_fetch(),
+            &group_samples::offset_fetch_response(),
+            &[],
+            &[],
+        ),
+        check(
+            &group_samples::list(),
+            &group_samples::list_response(),
+            &[],
+            &[],
+        ),
+        check(
+            &group_samples::describe(),
+            &group_samples::describe_response(),
+            &[],
+            &[],
+        ),
+        check(
+            &group_samples::delete(),
+            &group_samples::delete_response(),
             &[],
             &[],
         ),

@@ -3,6 +3,7 @@
 
 mod documents;
 mod golden;
+mod group_samples;
 mod hex;
 #[path = "../layouts/mod.rs"]
 mod layouts;

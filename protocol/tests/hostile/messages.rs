@@ -104,6 +104,12 @@ fn codecs(api: Api) -> (Recode, Recode) {
         Api::InitProducerId => pair::<InitProducerIdRequest>(),
         Api::DescribeCluster => pair::<DescribeClusterRequest>(),
         Api::DescribePartitions => pair::<DescribePartitionsRequest>(),
+        Api::GroupHeartbeat => pair::<GroupHeartbeatRequest>(),
+        Api::OffsetCommit => pair::<OffsetCommitRequest>(),
+        Api::OffsetFetch => pair::<OffsetFetchRequest>(),
+        Api::ListGroups => pair::<ListGroupsRequest>(),
+        Api::DescribeGroups => pair::<DescribeGroupsRequest>(),
+        Api::DeleteGroups => pair::<DeleteGroupsRequest>(),
     }
 }
 

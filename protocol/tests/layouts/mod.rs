@@ -31,6 +31,16 @@ pub fn all() -> Vec<Layout> {
         of::<DeleteRecordsResult>(),
         of::<BrokerStatus>(),
         of::<PartitionStatus>(),
+        of::<MemberState>(),
+        of::<AssignedPartition>(),
+        of::<AssignedTopic>(),
+        of::<OffsetCommitPartition>(),
+        of::<OffsetCommitResult>(),
+        of::<CommittedOffset>(),
+        of::<ListedGroup>(),
+        of::<GroupMember>(),
+        of::<GroupDescription>(),
+        of::<DeleteGroupsResult>(),
     ];
     for api in Api::ALL {
         let (request, response) = api.layouts();

@@ -106,6 +106,7 @@ mod tests {
                 spin: None,
                 open_files: 1000,
                 max_connections: 1000,
+                group_offsets_retention_ms: 1,
             },
         };
         let disk = DiskFacts {

@@ -53,6 +53,8 @@ impl Plan {
                 spin: settings.dedicated.then_some(DEDICATED_SPIN),
                 open_files: usize::try_from(segment_files).unwrap_or(usize::MAX),
                 max_connections: open_files.saturating_sub(segment_files + OTHER_FILES),
+                group_offsets_retention_ms: i64::try_from(settings.group_offsets_retention_ms)
+                    .unwrap_or(i64::MAX),
             },
         }
     }

@@ -67,6 +67,7 @@ fn first_of_two(io: &SimIo) -> (Rc<Shard<SimIo>>, Inboxes) {
             journal_size_max: 2 << 20,
         },
         advertised: None,
+        group_offsets_retention_ms: 1 << 40,
         broker: Arc::new(facts),
     };
     let shard = Shard::new(

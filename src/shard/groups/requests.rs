@@ -1,0 +1,274 @@
+//! Requests about groups: to the shard whose coordinator it is, and back.
+
+use std::rc::Rc;
+
+use futures_channel::oneshot;
+use futures_util::future::join_all;
+use millstream_protocol::{
+    ErrorCode, ShardId, TopicPartition, Wire,
+    messages::{
+        DeleteGroupsResponse, DeleteGroupsResult, DescribeGroupsResponse, GroupDescription,
+        GroupHeartbeatRequest, GroupHeartbeatResponse, ListGroupsResponse, ListedGroup,
+        OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse,
+    },
+};
+
+use super::{
+    here::nothing_committed,
+    wire::{check_group, descriptions_size, speaker},
+};
+use crate::{
+    control::{ControlReply, ControlRequest},
+    group::{Refusal, Speaker},
+    io::{Io, TaskClass},
+    net::ReplyTo,
+    session::Request,
+    shard::{
+        Shard,
+        router::{Op, OpReply, Unanswered},
+    },
+};
+
+/// What is asked of the shard that owns a group's partition.
+pub enum GroupRequest {
+    /// A member lives.
+    Heartbeat(GroupHeartbeatRequest, Speaker),
+    /// Commit.
+    Commit(OffsetCommitRequest),
+    /// What was committed.
+    Fetch(OffsetFetchRequest),
+    /// Every group of the shard.
+    List,
+    /// These groups.
+    Describe(Vec<String>),
+    /// These groups away.
+    Delete(Vec<String>),
+}
+
+/// The answer to the request of the same name.
+pub enum GroupResponse {
+    /// To `Heartbeat`.
+    Heartbeat(GroupHeartbeatResponse),
+    /// To `Commit`.
+    Commit(OffsetCommitResponse),
+    /// To `Fetch`.
+    Fetch(OffsetFetchResponse),
+    /// To `List`; and whether some groups are missing.
+    List(Vec<ListedGroup>, Option<Refusal>),
+    /// To `Describe`.
+    Describe(Vec<GroupDescription>),
+    /// To `Delete`.
+    Delete(Vec<DeleteGroupsResult>),
+}
+
+/// Where an answer goes.
+pub(super) type Done = Box<dyn FnOnce(GroupResponse)>;
+
+impl<I: Io> Shard<I> {
+    /// Serves a request of a client about groups.
+    pub(in crate::shard) fn serve_groups(self: &Rc<Self>, request: Request, reply_to: ReplyTo<I>) {
+        match request {
+            Request::GroupHeartbeat(request) => {
+                let group = request.group.clone();
+                let speaker = speaker(reply_to.speaker());
+                let request = GroupRequest::Heartbeat(request, speaker);
+                self.serve_one(&group, request, reply_to, |response| match response {
+                    GroupResponse::Heartbeat(response) => Some(response),
+                    _ => None,
+                });
+            }
+            Request::OffsetCommit(request) => {
+                let group = request.group.clone();
+                let request = GroupRequest::Commit(request);
+                self.serve_one(&group, request, reply_to, |response| match response {
+                    GroupResponse::Commit(response) => Some(response),
+                    _ => None,
+                });
+            }
+            Request::OffsetFetch(request) if self.place_of(&request.group).is_none() => {
+                reply_to.send(&nothing_committed(&request));
+            }
+            Request::OffsetFetch(request) => {
+                let group = request.group.clone();
+                let request = GroupRequest::Fetch(request);
+                self.serve_one(&group, request, reply_to, |response| match response {
+                    GroupResponse::Fetch(response) => Some(response),
+                    _ => None,
+                });
+            }
+            Request::ListGroups(_) => {
+                let task = Rc::clone(self).list_groups(reply_to);
+                self.io().spawn(TaskClass::Foreground, task);
+            }
+            Request::DescribeGroups(request) => {
+                let task = Rc::clone(self).describe_groups(request.groups, reply_to);
+                self.io().spawn(TaskClass::Foreground, task);
+            }
+            Request::DeleteGroups(request) => {
+                let task = Rc::clone(self).delete_groups(request.groups, reply_to);
+                self.io().spawn(TaskClass::Foreground, task);
+            }
+            _ => unreachable!("only requests about groups come here"),
+        }
+    }
+
+    /// A request about one group. At once where its coordinator is here.
+    fn serve_one<M: Wire + 'static>(
+        self: &Rc<Self>,
+        group: &str,
+        request: GroupRequest,
+        reply_to: ReplyTo<I>,
+        response_of: fn(GroupResponse) -> Option<M>,
+    ) {
+        if let Err(refusal) = check_group(group) {
+            return reply_to.refuse(refusal.error, refusal.message);
+        }
+        let answer = move |reply_to: ReplyTo<I>, response| match response_of(response) {
+            Some(message) => reply_to.send(&message),
+            None => reply_to.refuse(ErrorCode::Internal, "the answer is of another kind"),
+        };
+        if let Some(place) = self.place_of(group)
+            && self.owns(place)
+        {
+            let done = Box::new(move |response| answer(reply_to, response));
+            return self.do_group_request(request, done);
+        }
+        let (shard, group) = (Rc::clone(self), group.to_owned());
+        self.io().spawn(TaskClass::Foreground, async move {
+            let place = match shard.place_of(&group) {
+                Some(place) => Ok(place),
+                None => shard.create_offsets_topic(&group).await,
+            };
+            let place = match place {
+                Ok(place) => place,
+                Err(refusal) => return reply_to.refuse(refusal.error, refusal.message),
+            };
+            let owner = shard.owner(place);
+            if owner != shard.id() {
+                shard.counters().forwarded_requests.add(1);
+            }
+            match shard.ask_group(owner, request).await {
+                Ok(response) => answer(reply_to, response),
+                Err(why) => reply_to.refuse(why.error_code(), why.message()),
+            }
+        });
+    }
+
+    async fn create_offsets_topic(self: &Rc<Self>, group: &str) -> Result<TopicPartition, Refusal> {
+        let refusal = |error, message: String| Refusal { error, message };
+        let (send, answer) = oneshot::channel();
+        let pass_on = Box::new(move |reply: ControlReply| {
+            let _ = send.send(reply);
+        });
+        let submitted = self
+            .control
+            .submit(ControlRequest::CreateOffsetsTopic, pass_on);
+        submitted.map_err(|full| refusal(ErrorCode::Overloaded, full.to_string()))?;
+        match answer.await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(refusal(ErrorCode::from(&error), error.to_string())),
+            Err(oneshot::Canceled) => {
+                let message = "the broker is shutting down".to_owned();
+                return Err(refusal(ErrorCode::ShuttingDown, message));
+            }
+        }
+        self.refresh_everywhere().await;
+        let place = self.place_of(group);
+        place.ok_or_else(|| {
+            let message = "the offsets topic is being created: try again".to_owned();
+            refusal(ErrorCode::CoordinatorLoading, message)
+        })
+    }
+
+    async fn ask_group(
+        self: &Rc<Self>,
+        shard: ShardId,
+        request: GroupRequest,
+    ) -> Result<GroupResponse, Unanswered> {
+        match self.ask(shard, Op::Group(Box::new(request))).await? {
+            OpReply::Group(response) => Ok(*response),
+            _ => unreachable!("a request about groups is answered as one"),
+        }
+    }
+
+    async fn list_groups(self: Rc<Self>, reply_to: ReplyTo<I>) {
+        let shards = (0..self.config.shard_count).map(ShardId);
+        let asked = shards.map(|shard| self.ask_group(shard, GroupRequest::List));
+        let mut response = ListGroupsResponse::default();
+        for answer in join_all(asked).await {
+            let missing = match answer {
+                Ok(GroupResponse::List(groups, missing)) => {
+                    response.groups.extend(groups);
+                    missing.map(|it| (it.error, it.message))
+                }
+                Ok(_) => unreachable!("a list is answered as one"),
+                Err(why) => Some((why.error_code(), why.message().to_owned())),
+            };
+            if let Some(missing) = missing {
+                (response.error, response.message) = missing;
+            }
+        }
+        response.groups.sort_by(|a, b| a.group.cmp(&b.group));
+        let size = response.groups.iter().map(|it| it.group.len() + 32).sum();
+        let charge = reply_to.reserve(size).await;
+        reply_to.send_with(&response, Vec::new(), charge);
+    }
+
+    async fn describe_groups(self: Rc<Self>, names: Vec<String>, reply_to: ReplyTo<I>) {
+        let refused = |group: &str, error, message: &str| GroupDescription {
+            group: group.to_owned(),
+            error,
+            message: message.to_owned(),
+            ..GroupDescription::default()
+        };
+        let ask = |names: Vec<String>| GroupRequest::Describe(names);
+        let results_of = |response| match response {
+            GroupResponse::Describe(groups) => groups,
+            _ => Vec::new(),
+        };
+        let groups = self.spread_groups(names, ask, results_of, refused).await;
+        let charge = reply_to.reserve(descriptions_size(&groups)).await;
+        reply_to.send_with(&DescribeGroupsResponse { groups }, Vec::new(), charge);
+    }
+
+    async fn delete_groups(self: Rc<Self>, names: Vec<String>, reply_to: ReplyTo<I>) {
+        let refused = |group: &str, error, message: &str| DeleteGroupsResult {
+            group: group.to_owned(),
+            error,
+            message: message.to_owned(),
+        };
+        let results_of = |response| match response {
+            GroupResponse::Delete(groups) => groups,
+            _ => Vec::new(),
+        };
+        let ask = |names: Vec<String>| GroupRequest::Delete(names);
+        let groups = self.spread_groups(names, ask, results_of, refused).await;
+        reply_to.send(&DeleteGroupsResponse { groups });
+    }
+
+    /// Asks each group's shard, one after the other: these requests are rare.
+    async fn spread_groups<R>(
+        self: &Rc<Self>,
+        names: Vec<String>,
+        ask: impl Fn(Vec<String>) -> GroupRequest,
+        results_of: impl Fn(GroupResponse) -> Vec<R>,
+        refused: impl Fn(&str, ErrorCode, &str) -> R,
+    ) -> Vec<R> {
+        let mut results = Vec::with_capacity(names.len());
+        for name in names {
+            let Some(place) = self.place_of(&name) else {
+                let message = format!("there is no group {name}");
+                results.push(refused(&name, ErrorCode::UnknownGroup, &message));
+                continue;
+            };
+            match self
+                .ask_group(self.owner(place), ask(vec![name.clone()]))
+                .await
+            {
+                Ok(response) => results.extend(results_of(response)),
+                Err(why) => results.push(refused(&name, why.error_code(), why.message())),
+            }
+        }
+        results
+    }
+}

@@ -1,0 +1,152 @@
+//! What groups need though nothing happens: sessions that end, heartbeats that have waited long enough,
+//! offsets that are too old, and an end.
+
+use std::{pin::pin, rc::Rc, time::Duration};
+
+use futures_util::future::select;
+use millstream_protocol::TopicPartition;
+
+use super::coordinator::{Coordinator, GROUP_SIZE, Phase, Record};
+use crate::{
+    group::{Event, format::Key},
+    io::Io,
+    shard::Shard,
+};
+
+/// Between two looks at what is due: how late it may be.
+const LOOK: Duration = Duration::from_millis(100);
+
+impl<I: Io> Shard<I> {
+    /// Looks after groups until the broker stops; sleeps while there is nothing to look after.
+    pub(in crate::shard) async fn tend_groups(self: Rc<Self>) {
+        loop {
+            let ticket = self.groups.alive.ticket();
+            if self.is_stopping_now() {
+                break;
+            }
+            let mut alive = false;
+            for coordinator in self.groups.all() {
+                alive |= self.tend(&coordinator);
+                self.io().yield_if_needed().await;
+            }
+            let stop = pin!(self.stopping_signal().wait_until(|| self.is_stopping_now()));
+            if alive {
+                select(pin!(self.io().sleep(LOOK)), stop).await;
+            } else {
+                select(pin!(self.groups.alive.raised_since(ticket)), stop).await;
+            }
+        }
+        for coordinator in self.groups.all() {
+            coordinator.clear(Phase::Stopped);
+        }
+    }
+
+    /// Does what is due. True if anything will be.
+    fn tend(self: &Rc<Self>, coordinator: &Rc<Coordinator>) -> bool {
+        let now = self.io().now();
+        let mut alive = false;
+        let due: Vec<Rc<str>> = {
+            let groups = coordinator.groups.borrow();
+            let groups = groups.iter().filter_map(|(name, entry)| {
+                alive |= entry.due.is_some();
+                entry.due.filter(|due| *due <= now).map(|_| Rc::clone(name))
+            });
+            groups.collect()
+        };
+        for name in due {
+            self.apply_to_group(coordinator, &name, Event::Ticked);
+            if let Some(entry) = coordinator.groups.borrow_mut().get_mut(&name) {
+                entry.due = entry.group.deadline();
+            }
+        }
+        alive
+    }
+
+    /// Forgets groups that have long been empty, and their offsets.
+    pub(in crate::shard) fn expire_groups(self: &Rc<Self>) {
+        let now_ms = self.io().wall_ms();
+        for coordinator in self.groups.all() {
+            let expired: Vec<Rc<str>> = {
+                let groups = coordinator.groups.borrow();
+                let expired = groups.iter().filter(|(_, entry)| {
+                    let since = entry.group.record().empty_since_ms;
+                    let retention_ms = self.groups.retention_ms;
+                    entry.group.member_count() == 0
+                        && entry.offsets.have_expired(since, retention_ms, now_ms)
+                });
+                expired.map(|(name, _)| Rc::clone(name)).collect()
+            };
+            for name in expired {
+                tracing::info!(group = %name, "forgotten: it has been empty for long");
+                self.forget_group(&coordinator, &name, |_| ());
+            }
+        }
+    }
+
+    /// Drops a group without members with all that is kept of it.
+    pub(super) fn forget_group(
+        self: &Rc<Self>,
+        coordinator: &Rc<Coordinator>,
+        name: &Rc<str>,
+        when_done: impl FnOnce(Result<(), crate::group::Refusal>) + 'static,
+    ) {
+        let records = {
+            let groups = coordinator.groups.borrow();
+            let Some(entry) = groups.get(name) else {
+                return when_done(Ok(()));
+            };
+            let used = self.groups.used.get();
+            let size = GROUP_SIZE + entry.offsets.size();
+            self.groups.used.set(used.saturating_sub(size));
+            let offsets = entry.offsets.iter();
+            let offsets = offsets.map(|(at, _)| (Key::Offset(name.to_string(), at), None));
+            let mut records: Vec<Record> = offsets.collect();
+            records.push((Key::Group(name.to_string()), None));
+            records
+        };
+        coordinator.drop_group(name);
+        self.append_in_batches(coordinator, &records, when_done);
+    }
+
+    /// Appends what may be too much for one batch; `when_done` hears of the last.
+    fn append_in_batches(
+        self: &Rc<Self>,
+        coordinator: &Rc<Coordinator>,
+        records: &[Record],
+        when_done: impl FnOnce(Result<(), crate::group::Refusal>) + 'static,
+    ) {
+        const RECORDS_PER_BATCH: usize = 1000;
+        let mut chunks = records.chunks(RECORDS_PER_BATCH).peekable();
+        let mut when_done = Some(when_done);
+        while let Some(chunk) = chunks.next() {
+            match when_done.take_if(|_| chunks.peek().is_none()) {
+                Some(done) => self.append_for_groups(coordinator, chunk, true, done),
+                None => self.append_for_groups(coordinator, chunk, true, |_| ()),
+            }
+        }
+    }
+
+    /// A topic that is created again under its name is another: what was read of the old one says
+    /// nothing of it.
+    pub(super) fn forget_offsets_of_deleted_topics(self: &Rc<Self>, coordinator: &Rc<Coordinator>) {
+        let topics = Rc::clone(&self.groups.topics.borrow());
+        let mut records: Vec<Record> = Vec::new();
+        {
+            let mut groups = coordinator.groups.borrow_mut();
+            for (name, entry) in groups.iter_mut() {
+                let gone = entry.offsets.iter().map(|(at, _)| at);
+                let gone = gone.filter(|at| topics.name(at.topic).is_none());
+                let gone: Vec<TopicPartition> = gone.collect();
+                let before = entry.offsets.size();
+                for at in gone {
+                    entry.offsets.take(at, None);
+                    records.push((Key::Offset(name.to_string(), at), None));
+                }
+                let freed = before - entry.offsets.size();
+                let used = self.groups.used.get();
+                self.groups.used.set(used.saturating_sub(freed));
+            }
+        }
+        self.append_in_batches(coordinator, &records, |_| ());
+    }
+}
