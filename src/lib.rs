@@ -8,6 +8,7 @@ pub mod broker;
 pub mod cli;
 pub mod control;
 pub mod controller;
+pub mod delay;
 pub mod group;
 pub mod host;
 pub mod io;

@@ -16,6 +16,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("types", &[][..]),
         ("io", &[]),
         ("partition", &["types"]),
+        ("delay", &[]),
         ("session", &["io"]),
         ("controller", &["types"]),
         ("group", &["io"]),
@@ -27,6 +28,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
             &[
                 "control",
                 "controller",
+                "delay",
                 "group",
                 "io",
                 "net",

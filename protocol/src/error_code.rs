@@ -148,6 +148,8 @@ error_codes! {
     UnknownGroup = 67, false;
     /// The group has as many members, or the broker as many groups or offsets, as there may be.
     GroupLimitReached = 68, false;
+    /// A delayed record does not say when it is due, or it is due beyond the topic's horizon.
+    InvalidDelay = 78, false;
 }
 
 #[expect(

@@ -79,6 +79,10 @@ impl LeaderEpoch {
 impl ProducerId {
     /// No idempotence: the batch carries no sequence.
     pub const NONE: Self = Self(-1);
+
+    /// The broker wrote the batch itself: delayed records that it delivers, and notes in a delay log. No
+    /// producer may say so, and to a consumer it is as none.
+    pub const BROKER: Self = Self(-2);
 }
 
 macro_rules! identity {

@@ -10,6 +10,7 @@ pub mod batch;
 pub mod codec;
 pub mod error_code;
 pub mod frame;
+pub mod headers;
 pub mod ids;
 pub mod limits;
 pub mod messages;

@@ -70,6 +70,10 @@ limits! {
     MAX_SESSION_TIMEOUT_MS: u32 = 1_800_000;
     /// Longest rebalance timeout of a group's member, in milliseconds.
     MAX_REBALANCE_TIMEOUT_MS: u32 = 86_400_000;
+    /// Longest id that a producer may give a delayed record, in bytes.
+    MAX_DELAY_ID_SIZE: usize = 255;
+    /// Most delayed records that one reply lists.
+    MAX_DELAYED_PER_PAGE: u32 = 1_000;
     /// The most bytes that the records of one batch may be when they are decompressed.
     MAX_UNCOMPRESSED_BATCH_SIZE: usize = 128 << 20;
 }

@@ -413,7 +413,7 @@ async fn take_frame<I: Io, S: Service<I>>(
     match action {
         Action::Serve {
             ticket,
-            request: request @ Request::Produce(_),
+            request: request @ (Request::Produce(_) | Request::ProduceDelayed(_)),
         } => {
             let produced = aside.produce(io, service, request, frame.records, reply_to(ticket));
             produced.await;

@@ -81,7 +81,7 @@ impl Producers {
     /// Judges a batch that is about to be appended. Batches without a producer are always next.
     #[must_use]
     pub fn check(&self, batch: &BatchHeader) -> SequenceCheck {
-        if batch.producer_id == ProducerId::NONE {
+        if !batch.has_producer() {
             return SequenceCheck::Next;
         }
         // One of which nothing is known may begin anywhere: it may be known elsewhere, or have been
@@ -103,7 +103,7 @@ impl Producers {
     /// Notes a batch that was appended: live, or found again in the log at start-up. What is not
     /// below `durable` may still be cut, so it pushes nothing out that would then be missed.
     pub fn appended(&mut self, batch: &BatchHeader, append_time_ms: i64, durable: Offset) {
-        if batch.producer_id == ProducerId::NONE {
+        if !batch.has_producer() {
             return;
         }
         if !self.by_id.contains_key(&batch.producer_id) && self.by_id.len() >= MAX_PRODUCERS {

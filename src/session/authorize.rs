@@ -42,14 +42,16 @@ pub enum Resource {
 pub fn required(api: Api) -> Option<(Operation, Resource)> {
     match api {
         Api::Handshake => None,
-        Api::Metadata | Api::ListOffsets | Api::DescribePartitions => {
+        Api::Metadata | Api::ListOffsets | Api::DescribePartitions | Api::DescribeDelayed => {
             Some((Operation::Describe, Resource::Topic))
         }
         Api::CreateTopics => Some((Operation::Create, Resource::Topic)),
         Api::DeleteTopics | Api::DeleteRecords => Some((Operation::Delete, Resource::Topic)),
         Api::AlterTopic | Api::CreatePartitions => Some((Operation::Alter, Resource::Topic)),
-        Api::Produce => Some((Operation::Write, Resource::Topic)),
-        Api::Fetch => Some((Operation::Read, Resource::Topic)),
+        Api::Produce | Api::ProduceDelayed | Api::CancelDelayed => {
+            Some((Operation::Write, Resource::Topic))
+        }
+        Api::Fetch | Api::ListDelayed => Some((Operation::Read, Resource::Topic)),
         Api::InitProducerId => Some((Operation::Write, Resource::Cluster)),
         Api::GroupHeartbeat | Api::OffsetCommit => Some((Operation::Read, Resource::Group)),
         Api::OffsetFetch | Api::ListGroups | Api::DescribeGroups => {

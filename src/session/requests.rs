@@ -7,11 +7,12 @@ use millstream_protocol::{
         MAX_TOPICS_PER_REQUEST,
     },
     messages::{
-        AlterTopicRequest, Api, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest,
-        DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeGroupsRequest,
-        DescribePartitionsRequest, FetchRequest, GroupHeartbeatRequest, InitProducerIdRequest,
-        ListGroupsRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest,
-        OffsetFetchRequest, ProduceRequest, decode_body,
+        AlterTopicRequest, Api, CancelDelayedRequest, CreatePartitionsRequest, CreateTopicsRequest,
+        DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest,
+        DescribeDelayedRequest, DescribeGroupsRequest, DescribePartitionsRequest, FetchRequest,
+        GroupHeartbeatRequest, InitProducerIdRequest, ListDelayedRequest, ListGroupsRequest,
+        ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetFetchRequest,
+        ProduceRequest, decode_body,
     },
 };
 
@@ -37,6 +38,11 @@ pub enum Request {
     ListGroups(ListGroupsRequest),
     DescribeGroups(DescribeGroupsRequest),
     DeleteGroups(DeleteGroupsRequest),
+    /// The layouts of `Produce` and `ProduceDelayed` are one.
+    ProduceDelayed(ProduceRequest),
+    ListDelayed(ListDelayedRequest),
+    CancelDelayed(CancelDelayedRequest),
+    DescribeDelayed(DescribeDelayedRequest),
 }
 
 const TOO_MANY_PARTITIONS: DecodeError =
@@ -50,7 +56,7 @@ impl Request {
     /// # Errors
     /// The bytes are no such request, name too many things, or come with records they should not.
     pub fn decode(api: Api, body: &[u8], records_size: usize) -> Result<Self, DecodeError> {
-        if api != Api::Produce && records_size > 0 {
+        if !matches!(api, Api::Produce | Api::ProduceDelayed) && records_size > 0 {
             return Err(DecodeError::OutOfRange("this API takes no record batches"));
         }
         Ok(match api {
@@ -109,6 +115,20 @@ impl Request {
                 let request: DeleteGroupsRequest = decode_body(body)?;
                 few_groups(&request.groups)?;
                 Self::DeleteGroups(request)
+            }
+            Api::ProduceDelayed => Self::ProduceDelayed(produce(body, records_size)?),
+            Api::ListDelayed => Self::ListDelayed(partitions(body, |r: &ListDelayedRequest| {
+                r.partitions.len()
+            })?),
+            Api::CancelDelayed => {
+                Self::CancelDelayed(partitions(body, |r: &CancelDelayedRequest| {
+                    r.records.len()
+                })?)
+            }
+            Api::DescribeDelayed => {
+                Self::DescribeDelayed(partitions(body, |r: &DescribeDelayedRequest| {
+                    r.partitions.len()
+                })?)
             }
         })
     }

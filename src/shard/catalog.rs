@@ -11,6 +11,7 @@ use crate::{
     controller::{MetadataImage, TopicImage},
     io::{Io, TaskClass},
     shard::{ControlMessage, Shard, partition::PartitionShell},
+    storage::DELAY_DIR,
     types::TopicConfig,
 };
 
@@ -213,6 +214,16 @@ impl<I: Io> Shard<I> {
             };
             if !self.owns(id) {
                 continue;
+            }
+            let delay = partition.join(DELAY_DIR);
+            let delayed = read_dir_if_there(&self.io, &delay).await?;
+            for file in &delayed {
+                self.io.remove_file(file).await?;
+            }
+            if let Err(error) = self.io.remove_dir(&delay).await
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                return Err(error);
             }
             for file in self.io.read_dir(&partition).await? {
                 self.io.remove_file(&file).await?;

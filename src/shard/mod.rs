@@ -8,6 +8,7 @@ pub mod partition;
 mod alter;
 mod catalog;
 mod cleaner;
+pub mod delay;
 mod fetch;
 mod groups;
 mod metadata;
@@ -45,11 +46,13 @@ use self::{
     catalog::Slot,
     groups::Groups,
     metrics::ShardCounters,
+    produce::When,
     router::{Message, Missing, owner_of},
 };
 pub use self::{
     partition::PartitionShell,
     plane::ControlPlane,
+    produce::Produced,
     router::{ControlMessage, Peer, ShardInboxes, inboxes},
 };
 
@@ -401,7 +404,22 @@ impl<I: Io> Service<I> for Shard<I> {
     fn serve(self: &Rc<Self>, request: Request, records: &mut [u8], reply_to: ReplyTo<I>) {
         let shard = Rc::clone(self);
         match request {
-            Request::Produce(request) => self.produce(&request, records, reply_to),
+            Request::Produce(request) => self.produce(&request, records, When::Now, reply_to),
+            Request::ProduceDelayed(request) => {
+                self.produce(&request, records, When::Due, reply_to);
+            }
+            Request::ListDelayed(request) => {
+                let task = shard.list_delayed(request.partitions, reply_to);
+                self.io.spawn(TaskClass::Foreground, task);
+            }
+            Request::CancelDelayed(request) => {
+                let task = shard.cancel_delayed(request.records, reply_to);
+                self.io.spawn(TaskClass::Foreground, task);
+            }
+            Request::DescribeDelayed(request) => {
+                let task = shard.describe_delayed(request.partitions, reply_to);
+                self.io.spawn(TaskClass::Foreground, task);
+            }
             Request::Fetch(request) => {
                 self.io
                     .spawn(TaskClass::Foreground, shard.fetch(request, reply_to));
@@ -461,7 +479,9 @@ impl<I: Io> Service<I> for Shard<I> {
     async fn admit(&self, request: &Request, records_size: usize) -> Option<Permit> {
         // What goes to other shards waits for their disks, not for ours.
         match request {
-            Request::Produce(request) if !self.owns_all(request) => {
+            Request::Produce(request) | Request::ProduceDelayed(request)
+                if !self.owns_all(request) =>
+            {
                 let size = records_size + produce::bookkeeping_size(request.partitions.len());
                 Some(self.forwarding.take(size).await)
             }

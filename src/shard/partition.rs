@@ -1,5 +1,7 @@
 //! The shell of one partition: performs what its machine decides, on its log.
 
+mod role;
+
 #[cfg(test)]
 mod tests;
 
@@ -8,6 +10,8 @@ use std::{
     rc::{Rc, Weak},
 };
 
+pub(super) use role::{Extra, Role};
+
 use millstream_protocol::{
     ErrorCode, LeaderEpoch, Offset, TopicPartition,
     batch::{BatchError, BatchHeader, Batches, DecodedBatch, place_all, set_append_time},
@@ -15,9 +19,10 @@ use millstream_protocol::{
 };
 
 use crate::{
+    delay::Deliveries,
     io::{Io, Signal, TaskClass},
     partition::{Action, Event, Partition, Producers, Recovered, Refusal},
-    shard::produce::Produced,
+    shard::{delay::Delay, produce::Produced},
     storage::{
         self, Damage, Log, LogError, LogListener, LogOptions, RecoveryObserver, ShardStorage,
         SnapshotRejected,
@@ -40,6 +45,8 @@ pub struct PartitionShell<I: Io> {
     closed: Cell<bool>,
     /// What is wrong with acknowledged data, once it is known.
     damage: OnceCell<Damage>,
+    /// Whether it is a partition, with its delayed records, or such a one's delay log.
+    role: OnceCell<Role<I>>,
     /// Reused by every event.
     actions: RefCell<Vec<Action<Produced>>>,
 }
@@ -59,7 +66,10 @@ impl<I: Io> Listener<I> {
 
 impl<I: Io> LogListener for Listener<I> {
     fn persisted(&self, up_to: Offset) {
-        self.with(|shell| shell.apply(Event::Persisted { up_to }));
+        self.with(|shell| {
+            shell.apply(Event::Persisted { up_to });
+            shell.now_durable();
+        });
     }
 
     fn refused(&self, end: Offset, error: &LogError) {
@@ -75,26 +85,28 @@ impl<I: Io> LogListener for Listener<I> {
     }
 }
 
-/// Rebuilds the producers' state as the log opens.
-#[derive(Default)]
+/// Rebuilds the state that goes with a log as it opens.
 struct Rebuild {
     producers: Producers,
+    extra: Extra,
 }
 
 impl RecoveryObserver for Rebuild {
     fn snapshot(&mut self, bytes: &[u8]) -> Result<(), SnapshotRejected> {
-        self.producers = if bytes.is_empty() {
+        let (producers, extra) = role::split_snapshot(bytes).ok_or(SnapshotRejected)?;
+        self.producers = if producers.is_empty() {
             Producers::default()
         } else {
-            Producers::restore(bytes).map_err(|_| SnapshotRejected)?
+            Producers::restore(producers).map_err(|_| SnapshotRejected)?
         };
-        Ok(())
+        self.extra.restore(extra)
     }
 
-    fn batch(&mut self, header: &BatchHeader, append_time_ms: i64) {
+    fn batch(&mut self, header: &BatchHeader, bytes: &[u8], append_time_ms: i64) {
         // What recovery finds is durable.
         self.producers
             .appended(header, append_time_ms, header.next_offset());
+        self.extra.batch(header, bytes);
     }
 }
 
@@ -112,8 +124,8 @@ pub fn log_options(config: &TopicConfig) -> LogOptions {
 }
 
 impl<I: Io> PartitionShell<I> {
-    /// Opens the partition's log and recovers what it holds. The second value is a line for the
-    /// operator, if recovery had something to do.
+    /// Opens the partition's log, and its delay log if it has one, and recovers what they hold. The second
+    /// value is a line for the operator, if recovery had something to do.
     ///
     /// # Errors
     /// The disk's, or a format this build does not know.
@@ -124,10 +136,36 @@ impl<I: Io> PartitionShell<I> {
         epoch: LeaderEpoch,
         config: &TopicConfig,
     ) -> Result<(Rc<Self>, Option<String>), LogError> {
+        let extra = Extra::Deliveries(Deliveries::default());
+        let opened = Self::open_log(io, storage, id, epoch, config, extra).await?;
+        let (shell, mut report, extra) = opened;
+        let delay = Delay::new(&shell, storage, extra.into_deliveries(), config);
+        let set = shell.role.set(Role::Partition(Rc::clone(&delay)));
+        assert!(set.is_ok(), "a log has one role");
+        if let Some(line) = delay.recover().await? {
+            let line = format!("delayed records: {line}");
+            report =
+                Some(report.map_or_else(|| line.clone(), |before| format!("{before}; {line}")));
+        }
+        Ok((shell, report))
+    }
+
+    /// Opens one log; gives what else was rebuilt from it.
+    pub(super) async fn open_log(
+        io: I,
+        storage: &Rc<ShardStorage<I>>,
+        id: TopicPartition,
+        epoch: LeaderEpoch,
+        config: &TopicConfig,
+        extra: Extra,
+    ) -> Result<(Rc<Self>, Option<String>, Extra), LogError> {
         let listener = Rc::new(Listener {
             shell: OnceCell::new(),
         });
-        let mut rebuild = Rebuild::default();
+        let mut rebuild = Rebuild {
+            producers: Producers::default(),
+            extra,
+        };
         let options = log_options(config);
         let events = Rc::clone(&listener) as Rc<dyn LogListener>;
         let (log, found) = Log::open(storage, id, options, events, &mut rebuild).await?;
@@ -149,11 +187,12 @@ impl<I: Io> PartitionShell<I> {
             checkpointing: Cell::new(false),
             closed: Cell::new(false),
             damage: found.damage.map_or_else(OnceCell::new, OnceCell::from),
+            role: OnceCell::new(),
             actions: RefCell::default(),
         });
         let set = listener.shell.set(Rc::downgrade(&shell));
         assert!(set.is_ok(), "the listener of a log has one shell");
-        Ok((shell, found.report))
+        Ok((shell, found.report, rebuild.extra))
     }
 
     /// What the machine knows.
@@ -195,6 +234,9 @@ impl<I: Io> PartitionShell<I> {
         self.require_keys(config.cleanup_policy.compacts());
         self.log.set_options(log_options(config));
         self.apply(Event::Led { epoch });
+        if let Some(Role::Partition(delay)) = self.role.get() {
+            delay.update(config, epoch);
+        }
     }
 
     /// From now on records without a key are refused, or taken.
@@ -225,6 +267,28 @@ impl<I: Io> PartitionShell<I> {
                 self.apply_produce(event, records, &batches);
             }
         }
+    }
+
+    /// Appends batches that the broker itself made. True if they are in the log, in memory: then `produced`
+    /// is told when they are durable.
+    pub(super) fn append_own(
+        self: &Rc<Self>,
+        records: &mut [u8],
+        now_ms: i64,
+        produced: Produced,
+    ) -> bool {
+        let headers = Batches::trusted(records).map(|batch| Ok(batch?.0));
+        let headers: Result<Vec<BatchHeader>, BatchError> = headers.collect();
+        let batches = headers.expect("the broker makes good batches");
+        let before = self.log.log_end();
+        let event = Event::Produce {
+            token: produced,
+            batches: &batches,
+            leader_epoch: LeaderEpoch::UNKNOWN,
+            now_ms,
+        };
+        self.apply_produce(event, records, &batches);
+        self.log.log_end() > before
     }
 
     /// Checks what a producer sent, and stamps the time where the topic wants the broker's.
@@ -330,8 +394,9 @@ impl<I: Io> PartitionShell<I> {
             newest.unwrap_or(-1),
             count,
         );
-        if let Err(error) = appended {
-            self.refused(base_offset, &error);
+        match appended {
+            Ok(()) => self.now_appended(records),
+            Err(error) => self.refused(base_offset, &error),
         }
     }
 
@@ -341,12 +406,14 @@ impl<I: Io> PartitionShell<I> {
         // An earlier refusal may have cut the log below this one already.
         let end = end.min(self.machine.borrow().log_end());
         self.apply(Event::Refused { end, error });
+        self.now_cut(end);
     }
 
     fn log_failed(self: &Rc<Self>, error: &LogError) {
         tracing::error!(partition = %self.log.id(), %error, "partition offline");
         self.apply(Event::Failed);
         self.wake_waiting();
+        self.now_durable();
     }
 
     fn wake_waiting(&self) {
@@ -370,15 +437,19 @@ impl<I: Io> PartitionShell<I> {
         waiting.push(Rc::downgrade(waiter));
     }
 
-    fn checkpoint_soon(self: &Rc<Self>) {
+    /// Stores a checkpoint, unless one is on its way.
+    pub fn checkpoint_soon(self: &Rc<Self>) {
         if self.closed.get() || self.checkpointing.replace(true) {
             return;
         }
         let shell = Rc::clone(self);
         self.io.spawn(TaskClass::Background, async move {
-            let snapshot = shell.machine.borrow().producers().snapshot();
-            if let Err(error) = shell.log.checkpoint(snapshot).await {
-                tracing::warn!(partition = %shell.log.id(), %error, "no checkpoint");
+            match shell.log.checkpoint(shell.snapshot()).await {
+                Ok(true) => shell.now_checkpointed(),
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(partition = %shell.log.id(), %error, "no checkpoint");
+                }
             }
             shell.checkpointing.set(false);
         });
@@ -407,9 +478,10 @@ impl<I: Io> PartitionShell<I> {
     /// # Errors
     /// The log's.
     pub async fn close(&self) -> Result<(), LogError> {
-        self.closed.set(true);
-        let snapshot = self.machine.borrow().producers().snapshot();
-        self.log.close(snapshot).await
+        if let Some(Role::Partition(delay)) = self.role.get() {
+            delay.close().await?;
+        }
+        self.close_log().await
     }
 
     /// Removes the partition's files. What waits is refused.
@@ -417,10 +489,10 @@ impl<I: Io> PartitionShell<I> {
     /// # Errors
     /// The disk's.
     pub async fn remove(self: &Rc<Self>) -> Result<(), LogError> {
-        self.closed.set(true);
-        self.apply(Event::Failed);
-        self.wake_waiting();
-        self.log.remove().await
+        if let Some(Role::Partition(delay)) = self.role.get() {
+            delay.remove().await?;
+        }
+        self.remove_log().await
     }
 }
 

@@ -32,6 +32,15 @@ pub(super) enum Author {
     Broker,
 }
 
+/// When the records of a produce go to their partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// At once.
+    Now,
+    /// When they say; until then they wait in its delay log.
+    Due,
+}
+
 type WhenDone = Box<dyn FnOnce(Vec<ProducePartitionResult>)>;
 
 /// What a produce takes until it is answered, besides its records: its call, its place in the session and
@@ -88,6 +97,40 @@ impl std::fmt::Debug for Call {
 }
 
 impl Produced {
+    /// A token for what nobody waits for.
+    #[must_use]
+    pub fn nobody() -> Self {
+        Self {
+            call: None,
+            index: 0,
+            result: ProducePartitionResult::default(),
+        }
+    }
+
+    /// A token for something of the broker's own, or of a test.
+    pub fn told<I: Io>(
+        storage: &crate::storage::ShardStorage<I>,
+        tell: impl FnOnce(ProducePartitionResult) + 'static,
+    ) -> Self {
+        let result = unknown(&ProducePartition::default());
+        let when_done: WhenDone = Box::new(|mut results| {
+            if let Some(result) = results.pop() {
+                tell(result);
+            }
+        });
+        let call = Call {
+            results: RefCell::new(vec![result.clone()]),
+            missing: Cell::new(1),
+            when_done: RefCell::new(Some(when_done)),
+            _room: storage.hold_room(bookkeeping_size(1)),
+        };
+        Self {
+            call: Some(Rc::new(call)),
+            index: 0,
+            result,
+        }
+    }
+
     /// Answers with the machine's verdict.
     pub fn answer(mut self, verdict: Result<Offset, Refusal>, log_start: Offset) {
         self.result.log_start_offset = log_start;
@@ -154,15 +197,22 @@ impl<I: Io> Shard<I> {
         self: &Rc<Self>,
         request: &ProduceRequest,
         records: &mut [u8],
+        when: When,
         reply_to: ReplyTo<I>,
     ) {
         let everything_here = self.owns_all(request);
         let when_done: WhenDone =
             Box::new(move |partitions| reply_to.send(&ProduceResponse { partitions }));
         if everything_here {
-            self.produce_for(Author::Client, &request.partitions, records, when_done);
+            self.produce_for(
+                Author::Client,
+                &request.partitions,
+                records,
+                when,
+                when_done,
+            );
         } else {
-            self.produce_spread(&request.partitions, records, when_done);
+            self.produce_spread(&request.partitions, records, when, when_done);
         }
     }
 
@@ -173,6 +223,7 @@ impl<I: Io> Shard<I> {
         author: Author,
         entries: &[ProducePartition],
         records: &mut [u8],
+        when: When,
         when_done: WhenDone,
     ) {
         if entries.is_empty() {
@@ -201,7 +252,7 @@ impl<I: Io> Shard<I> {
                 produced.refuse(ErrorCode::NotAuthorized, message);
                 continue;
             }
-            self.produce_one(entry, batches, produced);
+            self.produce_one(entry, batches, when, produced);
         }
     }
 
@@ -209,6 +260,7 @@ impl<I: Io> Shard<I> {
         self: &Rc<Self>,
         entry: &ProducePartition,
         batches: &mut [u8],
+        when: When,
         mut produced: Produced,
     ) {
         if self.disk_is_full() {
@@ -218,7 +270,10 @@ impl<I: Io> Shard<I> {
         match self.partition(partition_of(entry)) {
             Ok(shell) => {
                 produced.result.leader_epoch = shell.with_machine(|machine| machine.epoch());
-                shell.produce(batches, entry.leader_epoch, produced);
+                match when {
+                    When::Now => shell.produce(batches, entry.leader_epoch, produced),
+                    When::Due => shell.delay().accept(batches, entry.leader_epoch, produced),
+                }
             }
             Err(missing) => produced.refuse(missing.error, missing.message),
         }
@@ -230,6 +285,7 @@ impl<I: Io> Shard<I> {
         self: &Rc<Self>,
         entries: &[ProducePartition],
         records: &mut [u8],
+        when: When,
         when_done: WhenDone,
     ) {
         self.counters().forwarded_requests.add(1);
@@ -246,6 +302,7 @@ impl<I: Io> Shard<I> {
             let op = Op::Produce {
                 partitions,
                 records: bytes,
+                when,
             };
             answers.push(self.ask(*shard, op));
         }

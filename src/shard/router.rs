@@ -13,9 +13,10 @@ use futures_util::{FutureExt as _, future::select};
 use millstream_protocol::{
     ErrorCode, Offset, ShardId, TopicPartition,
     messages::{
-        DeleteRecordsPartition, DeleteRecordsResult, FetchPartition, FetchPartitionResult,
-        ListOffsetsPartition, ListOffsetsResult, PartitionStatus, ProducePartition,
-        ProducePartitionResult,
+        CancelDelayed, CancelDelayedResult, DelayedStatus, DeleteRecordsPartition,
+        DeleteRecordsResult, FetchPartition, FetchPartitionResult, ListDelayedPartition,
+        ListDelayedResult, ListOffsetsPartition, ListOffsetsResult, PartitionStatus,
+        ProducePartition, ProducePartitionResult,
     },
 };
 
@@ -27,7 +28,7 @@ use crate::{
         alter::KeyCheck,
         groups::{GroupRequest, GroupResponse},
         mailbox::{Inbound, Outbound, Refused, lane},
-        produce::Author,
+        produce::{Author, When},
     },
 };
 
@@ -59,6 +60,8 @@ pub enum Op {
         partitions: Vec<ProducePartition>,
         /// Their batches.
         records: Vec<u8>,
+        /// When they are to be there.
+        when: When,
     },
     /// Read what is there now, up to so many bytes.
     Fetch {
@@ -78,6 +81,12 @@ pub enum Op {
     DeleteRecords(Vec<DeleteRecordsPartition>),
     /// Tell how they fare.
     Describe(Vec<TopicPartition>),
+    /// List delayed records.
+    ListDelayed(Vec<ListDelayedPartition>),
+    /// Take delayed records back.
+    CancelDelayed(Vec<CancelDelayed>),
+    /// Tell how much is delayed.
+    DescribeDelayed(Vec<TopicPartition>),
     /// Take no records without keys from now on, and look whether there are any; or do as the topic's
     /// settings say again.
     RequireKeys {
@@ -122,6 +131,12 @@ pub enum OpReply {
     DeleteRecords(Vec<DeleteRecordsResult>),
     /// To `Describe`.
     Describe(Vec<PartitionStatus>),
+    /// To `ListDelayed`.
+    ListDelayed(Vec<ListDelayedResult>),
+    /// To `CancelDelayed`.
+    CancelDelayed(Vec<CancelDelayedResult>),
+    /// To `DescribeDelayed`.
+    DescribeDelayed(Vec<DelayedStatus>),
     /// To `RequireKeys`.
     RequireKeys(Vec<KeyCheck>),
     /// To `Group`.
@@ -264,13 +279,14 @@ impl<I: Io> Shard<I> {
         if let Op::Produce {
             partitions,
             mut records,
+            when,
         } = op
         {
             // At once, in the order of arrival.
             let when_done = Box::new(move |results| {
                 let _ = reply.send(OpReply::Produce(results));
             });
-            return self.produce_for(Author::Client, &partitions, &mut records, when_done);
+            return self.produce_for(Author::Client, &partitions, &mut records, when, when_done);
         }
         if let Op::Group(request) = op {
             let done = Box::new(move |response| {
@@ -300,6 +316,15 @@ impl<I: Io> Shard<I> {
                     OpReply::DeleteRecords(shard.delete_records_here(&entries).await)
                 }
                 Op::Describe(entries) => OpReply::Describe(shard.describe_here(&entries)),
+                Op::ListDelayed(entries) => {
+                    OpReply::ListDelayed(shard.list_delayed_here(&entries).await)
+                }
+                Op::CancelDelayed(entries) => {
+                    OpReply::CancelDelayed(shard.cancel_delayed_here(&entries).await)
+                }
+                Op::DescribeDelayed(entries) => {
+                    OpReply::DescribeDelayed(shard.describe_delayed_here(&entries))
+                }
                 Op::RequireKeys { partitions, check } => {
                     OpReply::RequireKeys(shard.require_keys_here(&partitions, check).await)
                 }

@@ -107,6 +107,7 @@ impl<I: Io> Shard<I> {
         for shell in open {
             shell.expire_producers();
             shell.log().roll_old();
+            shell.delay().clean().await;
             let config = self.image.borrow().topic(shell.log().id().topic).cloned();
             let Some(topic) = config else { continue };
             let segments: Vec<SegmentAge> = shell

@@ -55,7 +55,7 @@ impl<I: Io> Log<I> {
         &self,
         boundary: Boundary,
         snapshot: Vec<u8>,
-    ) -> Result<(), LogError> {
+    ) -> Result<bool, LogError> {
         let Boundary { ticket, generation } = boundary;
         let position = until(&self.changed, || {
             let state = &mut *self.state.borrow_mut();
@@ -72,7 +72,7 @@ impl<I: Io> Log<I> {
             })
         });
         let Some(position) = position.await? else {
-            return Ok(());
+            return Ok(false);
         };
         let _held = self.slots.hold().await;
         let checkpoint = {
@@ -81,12 +81,13 @@ impl<I: Io> Log<I> {
             // A truncation or another checkpoint came between.
             let obsolete = state.reading.generation != generation || newer.next > position.next;
             if obsolete || state.segments.0.is_empty() {
-                return Ok(());
+                return Ok(false);
             }
             self.checkpoint_at(&state, position, Some(snapshot), false)
         };
         self.write_checkpoint(&checkpoint, false).await?;
-        self.remove_unneeded().await
+        self.remove_unneeded().await?;
+        Ok(true)
     }
 
     /// What a checkpoint at `position` says.

@@ -36,8 +36,8 @@ pub trait RecoveryObserver {
     /// [`SnapshotRejected`] makes recovery begin anew without it.
     fn snapshot(&mut self, bytes: &[u8]) -> Result<(), SnapshotRejected>;
 
-    /// One batch, in order of offsets, and when it was appended.
-    fn batch(&mut self, header: &BatchHeader, append_time_ms: i64);
+    /// One batch, in order of offsets, whole and verified, and when it was appended.
+    fn batch(&mut self, header: &BatchHeader, bytes: &[u8], append_time_ms: i64);
 }
 
 /// Remembers nothing.
@@ -46,5 +46,5 @@ impl RecoveryObserver for () {
         Ok(())
     }
 
-    fn batch(&mut self, _header: &BatchHeader, _append_time_ms: i64) {}
+    fn batch(&mut self, _header: &BatchHeader, _bytes: &[u8], _append_time_ms: i64) {}
 }

@@ -230,11 +230,12 @@ impl<I: Io> Log<I> {
     }
 
     /// Makes recovery short: stores `producer_snapshot`, which covers everything appended so far,
-    /// with the log's end. Waits for a flush.
+    /// with the log's end. Waits for a flush. False if there was nothing to store it for, or something
+    /// came between: the checkpoint before it stays.
     ///
     /// # Errors
     /// [`LogError`]; the checkpoint before it stays.
-    pub async fn checkpoint(&self, producer_snapshot: Vec<u8>) -> Result<(), LogError> {
+    pub async fn checkpoint(&self, producer_snapshot: Vec<u8>) -> Result<bool, LogError> {
         // The boundary is marked before the first await: what is appended later is not covered.
         let boundary = self.mark_boundary()?;
         let this = self.this();

@@ -50,7 +50,10 @@ mod writer;
 
 pub use compaction::{CompactionOptions, CompactionReport, Pace};
 pub use error::{LogError, ReadError};
-pub use format::segment::CompactionMark;
+pub use format::{
+    names::{DELAY_DIR, delay_log_of},
+    segment::CompactionMark,
+};
 pub use journal::Replay;
 pub use listener::{LogListener, RecoveryObserver, SnapshotRejected};
 pub use log::Log;

@@ -14,6 +14,7 @@ use super::{
     RecoveryChecks, Replay, StorageConfig, StorageCounters,
     cache::{Cache, LogKey},
     files::OpenFiles,
+    format::names,
     journal::{Journal, JournalConfig},
     limits::{MAX_READ_SIZE, MAX_SEGMENTS_MADE_AT_ONCE, READING_PART, WRITTEN_LATELY_MS},
     preparation::Filling,
@@ -123,6 +124,28 @@ impl<I: Io> ShardStorage<I> {
         replay
             .remove(&self.io, &self.config.data_dir, &untaken)
             .await
+    }
+
+    /// Where the files of a log are.
+    #[must_use]
+    pub fn dir_of(&self, id: TopicPartition) -> std::path::PathBuf {
+        names::partition_dir(&self.config.data_dir, id)
+    }
+
+    /// Something of a log is there, on disk or in the journals of the last process; before
+    /// [`ShardStorage::replayed`].
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn has_log(&self, id: TopicPartition) -> std::io::Result<bool> {
+        if self.replay.borrow().holds(id) {
+            return Ok(true);
+        }
+        let dir = names::partition_dir(&self.config.data_dir, id);
+        match self.io.read_dir(&dir).await {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            files => Ok(files?.iter().any(|path| names::file_kind(path).is_some())),
+        }
     }
 
     pub(super) fn keep_replay(&self, log: TopicPartition) {

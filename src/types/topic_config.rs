@@ -18,6 +18,8 @@ use super::{
 const DAY_MS: u64 = 86_400_000;
 /// The longest period a setting takes: about a hundred years.
 const MAX_PERIOD_MS: u64 = 36_500 * DAY_MS;
+/// The longest delay there may be: ten years.
+const MAX_DELAY_HORIZON_MS: u64 = 3_660 * DAY_MS;
 const MIN_SEGMENT_SIZE: u64 = 64 << 10;
 const MAX_SEGMENT_SIZE: u64 = 16 << 30;
 const MAX_RETENTION_SIZE: u64 = 1 << 60;
@@ -81,6 +83,8 @@ pub struct TopicConfig {
     pub max_compaction_lag_ms: Option<u64>,
     /// The part of a log that compaction has not seen yet, from which on it sets to work.
     pub min_cleanable_dirty_ratio: Ratio,
+    /// A delayed record may be due so long after its acceptance, in milliseconds.
+    pub delay_horizon_ms: u64,
     /// Bit `i`: row `i` of the table was set on the topic.
     set: u32,
 }
@@ -101,6 +105,7 @@ impl Default for TopicConfig {
             min_compaction_lag_ms: 0,
             max_compaction_lag_ms: None,
             min_cleanable_dirty_ratio: Ratio::HALF,
+            delay_horizon_ms: 366 * DAY_MS,
             set: 0,
         }
     }
@@ -174,7 +179,7 @@ macro_rules! row {
 }
 
 /// Every setting, by name. Rows are never reordered while a process runs; nothing stored counts them.
-static ROWS: [Row; 13] = [
+static ROWS: [Row; 14] = [
     row!(
         "cleanup.policy",
         cleanup_policy,
@@ -182,6 +187,14 @@ static ROWS: [Row; 13] = [
         "What happens to old records: `delete` lets whole segments go once retention has passed, `compact` a record once a later one has its key",
         CleanupPolicy::parse,
         |v: CleanupPolicy| v.name().to_owned()
+    ),
+    row!(
+        "delay.horizon.ms",
+        delay_horizon_ms,
+        "1s to 3660d",
+        "How long after its acceptance a delayed record may be due",
+        |t| between(parse_duration_ms(t)?, 1_000, MAX_DELAY_HORIZON_MS),
+        |v: u64| v.to_string()
     ),
     row!(
         "delete.retention.ms",

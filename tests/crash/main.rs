@@ -10,6 +10,8 @@
 mod broker;
 mod compaction_cuts;
 mod cuts;
+mod delay_cuts;
+mod delay_world;
 mod journal_cuts;
 mod journal_damage;
 mod journal_failures;

@@ -228,7 +228,7 @@ impl RecoveryObserver for Seen {
         Ok(())
     }
 
-    fn batch(&mut self, header: &BatchHeader, _append_time_ms: i64) {
+    fn batch(&mut self, header: &BatchHeader, _bytes: &[u8], _append_time_ms: i64) {
         self.batches.push(*header);
     }
 }

@@ -1,6 +1,7 @@
 //! The messages, one file per request. A body is its fields in order, then tagged extensions.
 
 mod cluster;
+mod delay;
 mod error_reply;
 mod fetch;
 mod group_heartbeat;
@@ -15,6 +16,12 @@ mod producer_id;
 mod topics;
 
 pub use cluster::{BrokerStatus, DescribeClusterRequest, DescribeClusterResponse};
+pub use delay::{
+    CancelDelayed, CancelDelayedRequest, CancelDelayedResponse, CancelDelayedResult, CancelOutcome,
+    DelayedRecord, DelayedStatus, DescribeDelayedRequest, DescribeDelayedResponse,
+    ListDelayedPartition, ListDelayedRequest, ListDelayedResponse, ListDelayedResult,
+    ProduceDelayedRequest, ProduceDelayedResponse,
+};
 pub use error_reply::ErrorReply;
 pub use fetch::{
     DivergingEpoch, FetchPartition, FetchPartitionResult, FetchRequest, FetchResponse,
@@ -192,4 +199,12 @@ apis! {
     DescribeGroups = 23, DescribeGroupsRequest => DescribeGroupsResponse, 0;
     /// Groups away, with their offsets.
     DeleteGroups = 24, DeleteGroupsRequest => DeleteGroupsResponse, 0;
+    /// Accept record batches whose records are delivered later.
+    ProduceDelayed = 28, ProduceDelayedRequest => ProduceDelayedResponse, 0;
+    /// Delayed records that wait, in order of due time.
+    ListDelayed = 29, ListDelayedRequest => ListDelayedResponse, 0;
+    /// Take delayed records back.
+    CancelDelayed = 30, CancelDelayedRequest => CancelDelayedResponse, 0;
+    /// How many delayed records wait.
+    DescribeDelayed = 31, DescribeDelayedRequest => DescribeDelayedResponse, 0;
 }

@@ -8,6 +8,8 @@ use millstream_protocol::{
 };
 use uuid::Uuid;
 
+pub mod delay;
+
 const TOPIC: TopicId = TopicId(Uuid::from_u128(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff));
 const CLUSTER: ClusterId = ClusterId(Uuid::from_u128(0xffee_ddcc_bbaa_9988_7766_5544_3322_1100));
 

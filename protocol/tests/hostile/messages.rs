@@ -110,6 +110,10 @@ fn codecs(api: Api) -> (Recode, Recode) {
         Api::ListGroups => pair::<ListGroupsRequest>(),
         Api::DescribeGroups => pair::<DescribeGroupsRequest>(),
         Api::DeleteGroups => pair::<DeleteGroupsRequest>(),
+        Api::ProduceDelayed => pair::<ProduceDelayedRequest>(),
+        Api::ListDelayed => pair::<ListDelayedRequest>(),
+        Api::CancelDelayed => pair::<CancelDelayedRequest>(),
+        Api::DescribeDelayed => pair::<DescribeDelayedRequest>(),
     }
 }
 

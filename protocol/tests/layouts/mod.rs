@@ -41,6 +41,12 @@ pub fn all() -> Vec<Layout> {
         of::<GroupMember>(),
         of::<GroupDescription>(),
         of::<DeleteGroupsResult>(),
+        of::<ListDelayedPartition>(),
+        of::<ListDelayedResult>(),
+        of::<DelayedRecord>(),
+        of::<CancelDelayed>(),
+        of::<CancelDelayedResult>(),
+        of::<DelayedStatus>(),
     ];
     for api in Api::ALL {
         let (request, response) = api.layouts();

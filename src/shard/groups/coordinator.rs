@@ -19,7 +19,10 @@ use crate::{
         Action, Epoch, Event, Group, GroupRecord, Moment, Refusal, format::Key, offsets::Offsets,
     },
     io::{Io, Monotonic, Signal},
-    shard::{Shard, produce::Author},
+    shard::{
+        Shard,
+        produce::{Author, When},
+    },
 };
 
 /// Where the answer to a heartbeat goes.
@@ -311,7 +314,7 @@ impl<I: Io> Shard<I> {
                 coordinator.end(number, failed);
             },
         );
-        self.produce_for(Author::Broker, &[entry], &mut batch, done);
+        self.produce_for(Author::Broker, &[entry], &mut batch, When::Now, done);
     }
 
     /// The group of a name, made if it is not there. False if there is no room for it.

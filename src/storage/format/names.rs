@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use millstream_protocol::{Offset, TopicPartition};
+use millstream_protocol::{
+    Offset, PartitionIndex, TopicId, TopicPartition, limits::MAX_PARTITIONS_PER_TOPIC,
+};
 
 /// `topics/` below the data directory.
 #[must_use]
@@ -23,13 +25,46 @@ pub fn journal_path(data_dir: &Path, journal: uuid::Uuid, number: u32) -> PathBu
     journal_dir(data_dir).join(name)
 }
 
-/// A partition's directory.
+/// The directory of a partition's delay log, within the partition's.
+pub const DELAY_DIR: &str = "delay";
+
+/// Marks the number of a partition as that of its delay log.
+const DELAY_BIT: u32 = 1 << 31;
+const _: () = assert!(MAX_PARTITIONS_PER_TOPIC < DELAY_BIT);
+
+/// Under which name the delay log of a partition stands in chunks, segments and journals: a log of its
+/// own, which no partition's number can meet.
+#[must_use]
+pub fn delay_log_of(id: TopicPartition) -> TopicPartition {
+    TopicPartition {
+        topic: id.topic,
+        partition: PartitionIndex(id.partition.0 | DELAY_BIT),
+    }
+}
+
+/// A log's directory.
 #[must_use]
 pub fn partition_dir(data_dir: &Path, id: TopicPartition) -> PathBuf {
     let mut path = topics_dir(data_dir);
     path.push(id.topic.to_string());
-    path.push(id.partition.to_string());
+    path.push((id.partition.0 & !DELAY_BIT).to_string());
+    if id.partition.0 & DELAY_BIT != 0 {
+        path.push(DELAY_DIR);
+    }
     path
+}
+
+/// Whose log lies in a directory.
+#[must_use]
+pub fn log_of_dir(dir: &Path) -> Option<TopicPartition> {
+    let name = |path: &Path| Some(path.file_name()?.to_str()?.to_owned());
+    let is_delay = name(dir)? == DELAY_DIR;
+    let dir = if is_delay { dir.parent()? } else { dir };
+    let id = TopicPartition {
+        topic: TopicId(name(dir.parent()?)?.parse().ok()?),
+        partition: PartitionIndex(name(dir)?.parse().ok()?),
+    };
+    Some(if is_delay { delay_log_of(id) } else { id })
 }
 
 /// A segment's file.

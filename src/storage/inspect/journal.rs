@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use millstream_protocol::{Offset, PartitionIndex, TopicId, TopicPartition};
+use millstream_protocol::{Offset, TopicPartition};
 use uuid::Uuid;
 
 use crate::{
@@ -132,9 +132,5 @@ impl Journals {
 
 /// Whose directory it is, by its name.
 pub(in crate::storage) fn partition_of(dir: &Path) -> Option<TopicPartition> {
-    let name = |path: &Path| path.file_name()?.to_str().map(str::to_owned);
-    Some(TopicPartition {
-        topic: TopicId(name(dir.parent()?)?.parse().ok()?),
-        partition: PartitionIndex(name(dir)?.parse().ok()?),
-    })
+    names::log_of_dir(dir)
 }

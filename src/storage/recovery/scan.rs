@@ -108,8 +108,9 @@ impl<I: Io> Recovery<'_, I> {
         let replay = self.storage.replay.borrow();
         scan.tail = replay.tail(self.id, scan.end.next, &scan.start.incarnations);
         for entry in std::mem::take(&mut scan.tail.entries) {
-            for (batch, _) in run::batches(&entry.batches) {
-                observer.batch(&batch, entry.header.append_time_ms);
+            for (batch, range) in run::batches(&entry.batches) {
+                let bytes = &entry.batches[range];
+                observer.batch(&batch, bytes, entry.header.append_time_ms);
             }
             scan.add_epoch(entry.header.epoch, entry.first);
             scan.tail.entries.push(entry);
@@ -218,9 +219,10 @@ fn feed(
     let (chunks, end) = run::parse(bytes, &mut expected);
     for chunk in &chunks {
         scan.add(chunk, position);
-        for (header, _) in run::batches(&bytes[chunk.payload.clone()]) {
+        let payload = &bytes[chunk.payload.clone()];
+        for (header, range) in run::batches(payload) {
             if header.next_offset() <= chunk.next {
-                observer.batch(&header, chunk.append_time_ms);
+                observer.batch(&header, &payload[range], chunk.append_time_ms);
             }
         }
     }

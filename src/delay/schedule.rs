@@ -1,0 +1,502 @@
+//! The schedule machine of one partition: what its delay log accepted, what is due next, and what may still
+//! be cancelled.
+//!
+//! A record is, in turn: *waiting*; *taken*, while the shell reads it; *handed over*, once it is appended to
+//! the partition; and over, once that is durable. What is handed over counts as delivered. A cancelled or
+//! replaced record is over at once, and waits again if the log refuses the note that says so.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use millstream_protocol::{
+    Offset, ProducerId,
+    batch::{BatchError, BatchHeader, DecodedBatch},
+    headers::{Delay, Due},
+    messages::CancelOutcome,
+};
+
+use super::{
+    Deliveries,
+    deliver::noted,
+    finished::{End, Finished},
+    pending::Pending,
+    recent::{Entry, IdHash},
+};
+
+/// So many records that are over may stand in line, besides as many as wait.
+const SWEPT_BEYOND: usize = 32_768;
+
+/// A batch of records that was appended to the partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct HandedOver {
+    pub base: Offset,
+    pub next: Offset,
+    pub entries: Vec<Entry>,
+}
+
+/// A record that something not yet durable took out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Undone {
+    /// What took it out: a note, or the record that replaces it.
+    pub by: Offset,
+    pub offset: Offset,
+    pub id: IdHash,
+    /// Its place, if it came to the head of the line meanwhile.
+    pub entry: Option<Entry>,
+}
+
+/// Which record is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target<'a> {
+    /// By what the broker calls it.
+    Offset(Offset),
+    /// By what its producer calls it.
+    Id(&'a str),
+}
+
+/// What is to be done about a cancellation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CancelVerdict {
+    /// Append a note about this record; when it is durable, the answer is "cancelled".
+    Note(Offset),
+    /// Ask again when something has become durable.
+    Busy,
+    /// It is decided already.
+    Over(CancelOutcome, Offset),
+}
+
+/// What a schedule starts from.
+#[derive(Clone, Copy, Debug)]
+pub struct Recovered {
+    /// The delay log's end; all below is durable.
+    pub end: Offset,
+}
+
+/// The delayed records of one partition.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    /// Makes hashes of ids.
+    pub(super) key: (u64, u64),
+    pub(super) pending: Pending,
+    pub(super) waiting: BTreeMap<(i64, Offset), IdHash>,
+    pub(super) ids: BTreeSet<(IdHash, Offset)>,
+    pub(super) taken: Vec<Entry>,
+    pub(super) handed_over: VecDeque<HandedOver>,
+    pub(super) undone: Vec<Undone>,
+    pub(super) finished: Finished,
+    /// The delay log's end, and how far it is durable.
+    pub(super) end: Offset,
+    durable: Offset,
+    /// Deliveries below this offset of the partition are taken in.
+    pub(super) delivered_below: Offset,
+    /// A batch of the delay log that passed its checksum is none.
+    unreadable: Option<BatchError>,
+}
+
+impl Schedule {
+    /// Nothing waits. `key` is random.
+    #[must_use]
+    pub fn new(key: (u64, u64)) -> Self {
+        Self {
+            key,
+            pending: Pending::default(),
+            waiting: BTreeMap::new(),
+            ids: BTreeSet::new(),
+            taken: Vec::new(),
+            handed_over: VecDeque::new(),
+            undone: Vec::new(),
+            finished: Finished::default(),
+            end: Offset::ZERO,
+            durable: Offset::ZERO,
+            delivered_below: Offset::ZERO,
+            unreadable: None,
+        }
+    }
+
+    /// Records that wait or are being delivered.
+    #[must_use]
+    pub fn pending(&self) -> u64 {
+        self.pending.count()
+    }
+
+    /// The least delay id that is pending: the delay log is needed from there on.
+    #[must_use]
+    pub fn first_pending(&self) -> Option<Offset> {
+        self.pending.first()
+    }
+
+    /// Something in the delay log cannot be understood.
+    #[must_use]
+    pub fn unreadable(&self) -> Option<BatchError> {
+        self.unreadable
+    }
+
+    /// Takes in a batch that the delay log has, at the start or as it is appended.
+    pub fn batch(&mut self, header: &BatchHeader, bytes: &[u8]) {
+        let done = if header.producer_id == ProducerId::BROKER {
+            noted(bytes).map(|notes| {
+                for note in notes {
+                    let id = note.id.map_or(IdHash::NONE, |id| IdHash::of(self.key, &id));
+                    self.take_out(note.offset, note.cancelled, id);
+                }
+            })
+        } else {
+            self.accepted_batch(bytes)
+        };
+        if let Err(error) = done {
+            self.unreadable.get_or_insert(error);
+        }
+        self.end = header.next_offset();
+    }
+
+    fn accepted_batch(&mut self, bytes: &[u8]) -> Result<(), BatchError> {
+        let batch = DecodedBatch::open(bytes)?;
+        for record in batch.records() {
+            let record = record?;
+            if let Ok(Delay {
+                due: Due::At(due_ms),
+                id,
+            }) = Delay::of(record.headers)
+            {
+                self.accepted(record.offset, due_ms, id);
+            }
+        }
+        Ok(())
+    }
+
+    fn accepted(&mut self, offset: Offset, due_ms: i64, id: Option<&str>) {
+        let id = id.map_or(IdHash::NONE, |id| IdHash::of(self.key, id));
+        if let Some(before) = self.offset_of(id)
+            && !self.is_moving(before)
+        {
+            self.take_out(offset, before, id);
+        }
+        self.wait(Entry { due_ms, offset, id });
+        self.pending.insert(offset);
+    }
+
+    pub(super) fn wait(&mut self, entry: Entry) {
+        self.waiting.insert((entry.due_ms, entry.offset), entry.id);
+        if entry.id != IdHash::NONE {
+            self.ids.insert((entry.id, entry.offset));
+        }
+    }
+
+    /// A record is cancelled by a note, or replaced by another record.
+    fn take_out(&mut self, by: Offset, offset: Offset, id: IdHash) {
+        if self.pending.remove(offset) {
+            self.ids.remove(&(id, offset));
+            self.undone.push(Undone {
+                by,
+                offset,
+                id,
+                entry: None,
+            });
+        }
+    }
+
+    /// The pending record of an id.
+    fn offset_of(&self, id: IdHash) -> Option<Offset> {
+        if id == IdHash::NONE {
+            return None;
+        }
+        let all = self.ids.range((id, Offset::ZERO)..=(id, Offset(i64::MAX)));
+        let mut all = all.rev().map(|(_, offset)| *offset);
+        all.find(|offset| self.pending.contains(*offset))
+    }
+
+    /// The record of an id that was cancelled by what the broker calls it.
+    fn cancelled_of(&self, id: IdHash) -> Option<(Offset, bool)> {
+        let all = self.ids.range((id, Offset::ZERO)..=(id, Offset(i64::MAX)));
+        let mut over = all
+            .rev()
+            .map(|(_, offset)| (*offset, self.finished.of_offset(*offset)));
+        over.find_map(|(offset, delivered)| Some((offset, delivered?)))
+    }
+
+    /// It is on its way into the partition.
+    fn is_moving(&self, offset: Offset) -> bool {
+        let handed_over = self.handed_over.iter().flat_map(|it| &it.entries);
+        let mut moving = self.taken.iter().chain(handed_over);
+        moving.any(|entry| entry.offset == offset)
+    }
+
+    /// Everything below is durable in the delay log.
+    pub fn persisted(&mut self, up_to: Offset) {
+        self.durable = self.durable.max(up_to);
+        let durable = self.durable;
+        let finished = &mut self.finished;
+        self.undone.retain(|undone| {
+            if undone.by >= durable {
+                return true;
+            }
+            finished.add(End {
+                offset: undone.offset,
+                id: undone.id,
+                delivered: false,
+            });
+            false
+        });
+        self.sweep();
+    }
+
+    /// What is over leaves the line when it comes to its head. Where much is replaced again and again,
+    /// that is too late.
+    fn sweep(&mut self) {
+        let limit = usize::try_from(self.pending.count()).unwrap_or(usize::MAX);
+        if self.waiting.len() / 2 > limit.saturating_add(SWEPT_BEYOND) {
+            let undone: BTreeSet<Offset> = self.undone.iter().map(|it| it.offset).collect();
+            let pending = &self.pending;
+            let kept = |offset: Offset| pending.contains(offset) || undone.contains(&offset);
+            self.waiting.retain(|(_, offset), _| kept(*offset));
+            self.ids.retain(|(_, offset)| kept(*offset));
+        }
+    }
+
+    /// The delay log ends here again: what lay above was refused.
+    pub fn cut(&mut self, end: Offset) {
+        self.pending.cut(end);
+        self.waiting.retain(|(_, offset), _| *offset < end);
+        self.ids.retain(|(_, offset)| *offset < end);
+        let undone = std::mem::take(&mut self.undone);
+        for it in undone {
+            if it.by < end {
+                self.undone.push(it);
+            } else if it.offset < end {
+                self.pending.insert(it.offset);
+                if it.id != IdHash::NONE {
+                    self.ids.insert((it.id, it.offset));
+                }
+                if let Some(entry) = it.entry {
+                    self.wait(entry);
+                }
+            }
+        }
+        self.end = self.end.min(end);
+    }
+
+    /// When something is to be done: a record falls due that can be delivered.
+    #[must_use]
+    pub fn deadline(&self) -> Option<i64> {
+        let ((due_ms, offset), _) = self.waiting.first_key_value()?;
+        (*offset < self.durable).then_some(*due_ms)
+    }
+
+    /// The head of the line is not durable yet.
+    #[must_use]
+    pub fn waits_for_log(&self) -> bool {
+        let first = self.waiting.first_key_value();
+        first.is_some_and(|((_, offset), _)| *offset >= self.durable)
+    }
+
+    /// Deliveries below this offset of the partition are taken in.
+    #[must_use]
+    pub fn delivered_below(&self) -> Offset {
+        self.delivered_below
+    }
+
+    /// The records that are due, in order, at most so many. The shell reads them, and then calls
+    /// [`Schedule::handed_over`], or [`Schedule::put_back`].
+    pub fn take_due(&mut self, now_ms: i64, max_count: usize) -> Vec<Entry> {
+        let before = self.taken.len();
+        while self.taken.len() - before < max_count
+            && let Some(first) = self.waiting.first_entry()
+        {
+            let (due_ms, offset) = *first.key();
+            if due_ms > now_ms || offset >= self.durable {
+                break;
+            }
+            let id = first.remove();
+            let entry = Entry { due_ms, offset, id };
+            if self.pending.contains(offset) {
+                self.taken.push(entry);
+            } else {
+                self.forget(entry);
+            }
+        }
+        self.taken[before..].to_vec()
+    }
+
+    /// What came to the head of the line is over.
+    fn forget(&mut self, entry: Entry) {
+        if entry.id != IdHash::NONE {
+            self.ids.remove(&(entry.id, entry.offset));
+        }
+        let undone = self.undone.iter_mut();
+        for undone in undone.filter(|undone| undone.offset == entry.offset) {
+            undone.entry = Some(entry);
+        }
+    }
+
+    /// Nothing came of it: these wait again.
+    pub fn put_back(&mut self, entries: &[Entry]) {
+        self.taken.retain(|taken| !entries.contains(taken));
+        for entry in entries {
+            self.wait(*entry);
+        }
+    }
+
+    /// Records that were taken are now a batch in the partition, from `base` to `next`.
+    ///
+    /// # Panics
+    /// If it lies below one that was handed over before.
+    pub fn handed_over(&mut self, base: Offset, next: Offset, entries: Vec<Entry>) {
+        let last = self.handed_over.back();
+        assert!(last.is_none_or(|last| last.next <= base), "in order");
+        self.taken.retain(|taken| !entries.contains(taken));
+        self.handed_over.push_back(HandedOver {
+            base,
+            next,
+            entries,
+        });
+    }
+
+    /// Records handed over whose delivery is not durable yet.
+    #[must_use]
+    pub fn under_way(&self) -> usize {
+        let handed_over = self.handed_over.iter();
+        handed_over.map(|it| it.entries.len()).sum()
+    }
+
+    /// The partition's log is on stable storage up to here.
+    pub fn delivered(&mut self, durable_end: Offset) {
+        while self
+            .handed_over
+            .front()
+            .is_some_and(|it| it.next <= durable_end)
+        {
+            let batch = self.handed_over.pop_front().expect("just seen");
+            for entry in batch.entries {
+                self.over(entry);
+            }
+        }
+        let first = self.handed_over.front().map(|it| it.base);
+        let known = first.unwrap_or(durable_end).min(durable_end);
+        self.delivered_below = self.delivered_below.max(known);
+    }
+
+    fn over(&mut self, entry: Entry) {
+        self.pending.remove(entry.offset);
+        if entry.id != IdHash::NONE {
+            self.ids.remove(&(entry.id, entry.offset));
+            self.finished.add(End {
+                offset: entry.offset,
+                id: entry.id,
+                delivered: true,
+            });
+        }
+    }
+
+    /// The partition's log ends here again: what was handed over above waits again.
+    pub fn partition_cut(&mut self, end: Offset) {
+        while self.handed_over.back().is_some_and(|it| it.base >= end) {
+            let batch = self.handed_over.pop_back().expect("just seen");
+            for entry in batch.entries {
+                self.wait(entry);
+            }
+        }
+    }
+
+    /// What is to be done so that a record is not delivered.
+    #[must_use]
+    pub fn cancel(&self, target: Target<'_>) -> CancelVerdict {
+        let outcome = |delivered| match delivered {
+            true => CancelOutcome::Delivered,
+            false => CancelOutcome::Cancelled,
+        };
+        let offset = match target {
+            Target::Offset(offset) => offset,
+            Target::Id(id) => {
+                let id = IdHash::of(self.key, id);
+                let leaving = self.undone.iter().find(|undone| undone.id == id);
+                let over = self.finished.of_id(id);
+                match (
+                    self.offset_of(id),
+                    leaving,
+                    over.or_else(|| self.cancelled_of(id)),
+                ) {
+                    (Some(offset), _, _) => offset,
+                    (None, Some(_), _) => return CancelVerdict::Busy,
+                    (None, None, Some((offset, delivered))) => {
+                        return CancelVerdict::Over(outcome(delivered), offset);
+                    }
+                    (None, None, None) => {
+                        return CancelVerdict::Over(CancelOutcome::Unknown, Offset(-1));
+                    }
+                }
+            }
+        };
+        let leaving = || self.undone.iter().any(|undone| undone.offset == offset);
+        if self.pending.contains(offset) {
+            return match self.is_moving(offset) {
+                true => CancelVerdict::Busy,
+                false => CancelVerdict::Note(offset),
+            };
+        }
+        if leaving() {
+            return CancelVerdict::Busy;
+        }
+        let known = (Offset::ZERO..self.end).contains(&offset);
+        CancelVerdict::Over(
+            match self.finished.of_offset(offset) {
+                Some(delivered) => outcome(delivered),
+                None if known => CancelOutcome::Delivered,
+                None => CancelOutcome::Unknown,
+            },
+            offset,
+        )
+    }
+
+    /// What waits behind a due time and delay id, in order.
+    pub fn list(&self, after: (i64, Offset)) -> impl Iterator<Item = Entry> + '_ {
+        let behind = (after.0, Offset(after.1.0.saturating_add(1)));
+        let waiting = self.waiting.range(behind..);
+        let entries = waiting.map(|((due_ms, offset), id)| Entry {
+            due_ms: *due_ms,
+            offset: *offset,
+            id: *id,
+        });
+        entries.filter(|entry| self.pending.contains(entry.offset))
+    }
+
+    /// Recovery has given everything: what the partition says it has is over. False if the partition does
+    /// not know as much as it must: something was lost that no crash loses.
+    #[must_use]
+    pub fn settle(&mut self, recovered: Recovered, deliveries: &Deliveries) -> bool {
+        let known = deliveries.covered_from() <= self.delivered_below;
+        for (due_ms, offset) in deliveries.since(self.delivered_below) {
+            if let Some(id) = self.waiting.remove(&(*due_ms, *offset)) {
+                self.over(Entry {
+                    due_ms: *due_ms,
+                    offset: *offset,
+                    id,
+                });
+            }
+            self.pending.remove(*offset);
+        }
+        self.end = self.end.max(recovered.end);
+        self.persisted(self.end);
+        known
+    }
+
+    /// Asserts every invariant.
+    ///
+    /// # Panics
+    /// If one is broken.
+    pub fn check(&self) {
+        assert!(self.durable <= self.end.max(self.durable));
+        let moving = self.taken.iter();
+        let moving = moving.chain(self.handed_over.iter().flat_map(|it| &it.entries));
+        let moving: BTreeSet<Offset> = moving.map(|entry| entry.offset).collect();
+        let waiting: BTreeSet<Offset> = self.waiting.keys().map(|(_, offset)| *offset).collect();
+        assert_eq!(waiting.len(), self.waiting.len(), "each waits once");
+        assert!(waiting.is_disjoint(&moving), "waits or moves");
+        for offset in self.pending.iter_from(Offset::ZERO) {
+            assert!(waiting.contains(&offset) || moving.contains(&offset));
+            assert!(offset < self.end, "within the log");
+        }
+        assert!(moving.iter().all(|offset| *offset < self.durable));
+        let undone: BTreeSet<Offset> = self.undone.iter().map(|undone| undone.offset).collect();
+        assert_eq!(undone.len(), self.undone.len(), "taken out once");
+        assert!(undone.is_disjoint(&moving), "what moves is not taken out");
+    }
+}

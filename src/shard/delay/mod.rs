@@ -1,0 +1,352 @@
+//! The delayed records of a partition: its delay log, opened when there is something in it or to come, and
+//! the schedule of what it holds. `crate::delay` decides; `deliver` and `ask` are the rest of this shell.
+
+mod ask;
+mod deliver;
+
+use std::{
+    cell::{Cell, OnceCell, RefCell},
+    collections::VecDeque,
+    rc::{Rc, Weak},
+    time::Duration,
+};
+
+use millstream_protocol::{ErrorCode, LeaderEpoch, Offset, batch::Batches, limits::MAX_BATCH_SIZE};
+
+use crate::{
+    delay::{DelayClock, Deliveries, Recovered, Schedule, Terms, accept},
+    io::{Io, Signal, TaskClass},
+    shard::{
+        partition::{Extra, PartitionShell, log_error_code},
+        produce::Produced,
+    },
+    storage::{LogError, ShardStorage, delay_log_of},
+    types::{CleanupPolicy, TimestampType, TopicConfig},
+};
+
+/// Size at which a segment of a delay log is closed, in bytes: small enough that what is over goes soon.
+const SEGMENT_SIZE: u64 = 32 << 20;
+/// So many deliveries are remembered with the partition before a checkpoint of the delay log takes them over.
+const REMEMBERED_DELIVERIES: usize = 50_000;
+
+/// A produce that came before the delay log was open.
+struct Early {
+    records: Vec<u8>,
+    leader_epoch: LeaderEpoch,
+    produced: Produced,
+}
+
+/// The delayed records of one partition.
+pub struct Delay<I: Io> {
+    io: I,
+    storage: Rc<ShardStorage<I>>,
+    partition: Weak<PartitionShell<I>>,
+    /// The delay log, once it is open.
+    log: OnceCell<Rc<PartitionShell<I>>>,
+    opening: Cell<bool>,
+    early: RefCell<VecDeque<Early>>,
+    schedule: RefCell<Schedule>,
+    deliveries: RefCell<Deliveries>,
+    clock: RefCell<DelayClock>,
+    config: RefCell<TopicConfig>,
+    /// Raised when anything moved that someone may wait for.
+    changed: Signal,
+    stopped: Cell<bool>,
+    /// What keeps due records from being delivered, as it was logged.
+    trouble: RefCell<Option<String>>,
+    /// The partition's offset below which the last snapshot knows of deliveries.
+    snapshot_covers: Cell<Offset>,
+}
+
+impl<I: Io> Delay<I> {
+    pub(super) fn new(
+        partition: &Rc<PartitionShell<I>>,
+        storage: &Rc<ShardStorage<I>>,
+        deliveries: Deliveries,
+        config: &TopicConfig,
+    ) -> Rc<Self> {
+        let io = partition.io().clone();
+        let monotonic = Duration::from_nanos(io.now().0);
+        Rc::new(Self {
+            storage: Rc::clone(storage),
+            partition: Rc::downgrade(partition),
+            log: OnceCell::new(),
+            opening: Cell::new(false),
+            early: RefCell::default(),
+            schedule: RefCell::new(Schedule::new((0, 0))),
+            deliveries: RefCell::new(deliveries),
+            clock: RefCell::new(DelayClock::new(monotonic, io.wall_ms())),
+            config: RefCell::new(config.clone()),
+            changed: Signal::default(),
+            stopped: Cell::new(false),
+            trouble: RefCell::default(),
+            snapshot_covers: Cell::new(Offset::ZERO),
+            io,
+        })
+    }
+
+    /// Opens the delay log if there is one, and begins to deliver. Gives a line for the operator.
+    pub(super) async fn recover(self: &Rc<Self>) -> Result<Option<String>, LogError> {
+        let partition = self.partition.upgrade().expect("it is being opened");
+        let id = delay_log_of(partition.log().id());
+        let there = self.storage.has_log(id).await;
+        let there = there.map_err(|error| LogError::Io {
+            operation: "looking for delayed records",
+            path: self.storage.dir_of(id),
+            error: std::sync::Arc::new(error),
+        })?;
+        if there { self.open().await } else { Ok(None) }
+    }
+
+    async fn open(self: &Rc<Self>) -> Result<Option<String>, LogError> {
+        let Some(partition) = self.partition.upgrade() else {
+            return Err(LogError::Closed);
+        };
+        let id = delay_log_of(partition.log().id());
+        let key = (self.io.random_u64(), self.io.random_u64());
+        let extra = Extra::Schedule(Box::new(Schedule::new(key)), key);
+        let epoch = partition.with_machine(crate::partition::Partition::epoch);
+        let config = log_config(&self.config.borrow());
+        let io = self.io.clone();
+        let opened = PartitionShell::open_log(io, &self.storage, id, epoch, &config, extra).await?;
+        let (log, report, Extra::Schedule(mut schedule, _)) = opened else {
+            unreachable!("a delay log gives its schedule");
+        };
+        log.serve_delay(self);
+        let end = log.log().log_end();
+        let whole = schedule.settle(Recovered { end }, &self.deliveries.borrow());
+        if !whole {
+            let trouble = "a checkpoint of delayed records was lost, and with it which of them had been \
+                           delivered: none is delivered, so that none is twice";
+            self.trouble.replace(Some(trouble.to_owned()));
+            tracing::error!(partition = %partition.log().id(), "{trouble}");
+        }
+        if let Some(error) = schedule.unreadable() {
+            tracing::error!(partition = %partition.log().id(), %error, "delayed records cannot be read");
+        }
+        let pending = schedule.pending();
+        self.schedule.replace(*schedule);
+        let set = self.log.set(log);
+        assert!(set.is_ok(), "a delay log is opened once");
+        if whole {
+            let this = Rc::clone(self);
+            let deliver = async move { this.deliver().await };
+            self.io.spawn(TaskClass::Foreground, deliver);
+        }
+        let waiting = (pending > 0).then(|| format!("{pending} wait"));
+        let lines: Vec<String> = report.into_iter().chain(waiting).collect();
+        Ok((!lines.is_empty()).then(|| lines.join(", ")))
+    }
+
+    /// Milliseconds since 1970, by the clock that due times are judged by.
+    fn now_ms(&self) -> i64 {
+        let monotonic = Duration::from_nanos(self.io.now().0);
+        self.clock.borrow_mut().now_ms(monotonic, self.io.wall_ms())
+    }
+
+    /// Accepts batches of delayed records; `produced` is told their delay ids once they are durable, or why
+    /// they are not accepted.
+    pub fn accept(self: &Rc<Self>, records: &[u8], leader_epoch: LeaderEpoch, produced: Produced) {
+        if self.early.borrow().is_empty() && !self.opening.get() && self.log.get().is_some() {
+            return self.accept_now(records, leader_epoch, produced);
+        }
+        self.early.borrow_mut().push_back(Early {
+            records: records.to_vec(),
+            leader_epoch,
+            produced,
+        });
+        if self.opening.replace(true) {
+            return;
+        }
+        let this = Rc::clone(self);
+        self.io.spawn(TaskClass::Foreground, async move {
+            let opened = match this.log.get() {
+                Some(_) => Ok(None),
+                None => this.open().await,
+            };
+            this.opening.set(false);
+            for early in this.early.take() {
+                match &opened {
+                    Ok(_) => this.accept_now(&early.records, early.leader_epoch, early.produced),
+                    Err(error) => {
+                        let code = log_error_code(error);
+                        early.produced.refuse(code, error.to_string());
+                    }
+                }
+            }
+        });
+    }
+
+    fn accept_now(&self, records: &[u8], leader_epoch: LeaderEpoch, produced: Produced) {
+        let (Some(log), Some(partition)) = (self.log.get(), self.partition.upgrade()) else {
+            return produced.refuse(ErrorCode::UnknownPartition, "it is being closed".to_owned());
+        };
+        // What could not be delivered is not accepted either.
+        let trouble = partition.with_machine(crate::partition::Partition::trouble);
+        if trouble != ErrorCode::None {
+            let sentence = partition.sentence_for(trouble).unwrap_or_default();
+            return produced.refuse(trouble, sentence);
+        }
+        if let Some(trouble) = &*self.trouble.borrow() {
+            return produced.refuse(ErrorCode::StorageError, trouble.clone());
+        }
+        let terms = {
+            let config = self.config.borrow();
+            Terms {
+                now_ms: self.now_ms(),
+                horizon_ms: i64::try_from(config.delay_horizon_ms).unwrap_or(i64::MAX),
+                max_batch_size: config.max_batch_bytes,
+                keys_required: config.cleanup_policy.compacts(),
+            }
+        };
+        match accept(records, &terms) {
+            Ok(mut batches) => log.produce(&mut batches, leader_epoch, produced),
+            Err(error) => produced.refuse(error.error_code(), error.to_string()),
+        }
+    }
+
+    /// Stores a checkpoint of the delay log, unless one is on its way.
+    pub fn checkpoint_soon(&self) {
+        if let Some(log) = self.log.get() {
+            log.checkpoint_soon();
+        }
+    }
+
+    /// Takes new settings and a new leader epoch.
+    pub(super) fn update(&self, config: &TopicConfig, epoch: LeaderEpoch) {
+        self.config.replace(config.clone());
+        if let Some(log) = self.log.get() {
+            log.update(&log_config(config), epoch);
+        }
+    }
+
+    /// The delay log has these batches now, in memory.
+    pub(super) fn log_appended(&self, batches: &[u8]) {
+        let mut schedule = self.schedule.borrow_mut();
+        for batch in Batches::trusted(batches) {
+            let (header, bytes) = batch.expect("they were just appended");
+            schedule.batch(&header, bytes);
+        }
+    }
+
+    /// The delay log is durable further than before.
+    pub(super) fn log_persisted(&self) {
+        if let Some(log) = self.log.get() {
+            let durable = log.log().durable_end();
+            self.schedule.borrow_mut().persisted(durable);
+        }
+        self.changed.raise();
+    }
+
+    /// The delay log ends here again.
+    pub(super) fn log_cut(&self, end: Offset) {
+        self.schedule.borrow_mut().cut(end);
+        self.changed.raise();
+    }
+
+    /// The partition is durable further than before.
+    pub(super) fn partition_persisted(&self) {
+        if self.log.get().is_some() {
+            self.take_in_deliveries();
+            self.changed.raise();
+        }
+    }
+
+    /// The partition ends here again.
+    pub(super) fn partition_cut(&self, end: Offset) {
+        self.deliveries.borrow_mut().cut(end);
+        self.schedule.borrow_mut().partition_cut(end);
+        self.changed.raise();
+    }
+
+    /// What was delivered, and is durable, is over.
+    fn take_in_deliveries(&self) {
+        if let Some(partition) = self.partition.upgrade() {
+            // Not what the partition calls durable: a buffered one may still lose that.
+            let durable = partition.log().durable_end();
+            self.schedule.borrow_mut().delivered(durable);
+        }
+        if let Some(log) = self.log.get()
+            && self.deliveries.borrow().count() > REMEMBERED_DELIVERIES
+        {
+            log.checkpoint_soon();
+        }
+    }
+
+    /// For a checkpoint of the delay log.
+    pub(super) fn log_snapshot(&self) -> Vec<u8> {
+        if let Some(partition) = self.partition.upgrade() {
+            let durable = partition.log().durable_end();
+            self.schedule.borrow_mut().delivered(durable);
+        }
+        let schedule = self.schedule.borrow();
+        self.snapshot_covers.set(schedule.delivered_below());
+        schedule.snapshot()
+    }
+
+    /// The snapshot is durable: the partition need not remember what it covers.
+    pub(super) fn log_checkpointed(&self) {
+        let covered = self.snapshot_covers.get();
+        self.deliveries.borrow_mut().forget_below(covered);
+    }
+
+    /// For a checkpoint of the partition.
+    pub(super) fn partition_snapshot(&self) -> Vec<u8> {
+        let deliveries = self.deliveries.borrow();
+        if deliveries.is_empty() {
+            Vec::new()
+        } else {
+            deliveries.snapshot()
+        }
+    }
+
+    /// Now and then: frees the disk space of what is over.
+    pub async fn clean(&self) {
+        let Some(log) = self.log.get() else {
+            return;
+        };
+        log.log().roll_old();
+        let keep = {
+            let schedule = self.schedule.borrow();
+            schedule.first_pending().unwrap_or(log.log().durable_end())
+        };
+        if keep > log.log().log_start()
+            && let Err(error) = log.delete_records(keep).await
+        {
+            tracing::warn!(partition = %log.log().id(), %error, "delayed records: cleaning");
+        }
+    }
+
+    pub(super) async fn close(&self) -> Result<(), LogError> {
+        self.stop();
+        match self.log.get() {
+            Some(log) => log.close_log().await,
+            None => Ok(()),
+        }
+    }
+
+    pub(super) async fn remove(&self) -> Result<(), LogError> {
+        self.stop();
+        match self.log.get() {
+            Some(log) => log.remove_log().await,
+            None => Ok(()),
+        }
+    }
+
+    fn stop(&self) {
+        self.stopped.set(true);
+        self.changed.raise();
+    }
+}
+
+/// The settings of a delay log.
+fn log_config(topic: &TopicConfig) -> TopicConfig {
+    let mut config = topic.clone();
+    config.segment_bytes = topic.segment_bytes.min(SEGMENT_SIZE);
+    config.retention_ms = None;
+    config.retention_bytes = None;
+    config.max_batch_bytes = MAX_BATCH_SIZE;
+    config.timestamp_type = TimestampType::CreateTime;
+    config.cleanup_policy = CleanupPolicy::Delete;
+    config
+}
