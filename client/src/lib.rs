@@ -44,7 +44,7 @@ mod routing;
 #[doc = include_str!("../README.md")]
 mod readme {}
 
-pub use admin::{Admin, NewTopic, OffsetSpec};
+pub use admin::{Admin, DelayRef, DelayedRecord, NewTopic, OffsetSpec};
 pub use client::{Client, ClientBuilder};
 pub use consumer::{
     Consumer, ConsumerBatch, ConsumerBuilder, ConsumerRecord, OutOfRangePolicy, StartAt,
@@ -55,8 +55,8 @@ pub use millstream_protocol::{
     ErrorCode, LeaderEpoch, Offset, PartitionIndex, TopicId,
     batch::Compression,
     messages::{
-        BrokerInfo, BrokerStatus, ConfigEntry, DescribeClusterResponse, PartitionInfo,
-        PartitionStatus, TopicInfo,
+        BrokerInfo, BrokerStatus, CancelOutcome, ConfigEntry, DelayedStatus,
+        DescribeClusterResponse, PartitionInfo, PartitionStatus, TopicInfo,
     },
 };
 pub use producer::{

@@ -91,7 +91,7 @@ pub fn accept(records: &[u8], terms: &Terms) -> Result<Vec<u8>, AcceptError> {
         }
         for record in batch.records() {
             let record = record?;
-            let delay = Delay::of(record.headers.clone());
+            let delay = Delay::of(record.headers);
             let delay = delay.map_err(|error| AcceptError::Delay { index, error })?;
             let due = due_ms(index, delay.due, terms)?.to_string();
             let mut kept: Vec<(&[u8], Option<&[u8]>)> = Vec::with_capacity(record.headers.len());

@@ -69,7 +69,7 @@ impl Found {
                 if !is_wanted(record.offset) {
                     continue;
                 }
-                let due = record.headers.clone();
+                let due = record.headers;
                 let due = due.filter(|(name, _)| *name == headers::DELIVER_AT.as_bytes());
                 let owned = record
                     .headers

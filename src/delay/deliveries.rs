@@ -163,7 +163,7 @@ fn delivered_records(bytes: &[u8]) -> Vec<(i64, Offset)> {
     };
     let records = batch.records().filter_map(Result::ok);
     let named = records.filter_map(|record| {
-        let due_ms = number(record.headers.clone(), headers::DELIVER_AT)?;
+        let due_ms = number(record.headers, headers::DELIVER_AT)?;
         let id = number(record.headers, headers::DELAY_OFFSET)?;
         Some((due_ms, Offset(id)))
     });

@@ -1,6 +1,10 @@
 //! Topics, settings and offsets.
 
+mod delayed;
+
 use std::sync::Arc;
+
+pub use delayed::{DelayRef, DelayedRecord};
 
 use bytes::Bytes;
 use millstream_protocol::{

@@ -67,6 +67,7 @@ pub struct Delivery {
     outcome: BatchOutcome,
     index: u32,
     timestamp_ms: i64,
+    is_delayed: bool,
     /// Where this delivery's waker is, so that polling again does not add another.
     waker_slot: Option<usize>,
 }
@@ -77,8 +78,14 @@ impl Delivery {
             outcome,
             index,
             timestamp_ms,
+            is_delayed: false,
             waker_slot: None,
         }
+    }
+
+    /// The same of a delayed record: what the broker answers is no offset.
+    pub(crate) fn delayed(self, is_delayed: bool) -> Self {
+        Self { is_delayed, ..self }
     }
 
     /// The outcome, if it is known already.
@@ -107,12 +114,11 @@ impl Delivery {
         batch: &Result<BatchPlace, ProduceError>,
     ) -> Result<Delivered, ProduceError> {
         let place = batch.as_ref().map_err(Clone::clone)?;
+        let known = (place.base_offset.0 >= 0).then(|| place.base_offset.plus(self.index));
         Ok(Delivered {
             partition: place.partition,
-            offset: match place.base_offset.0 {
-                ..0 => Offset(-1),
-                _ => place.base_offset.plus(self.index),
-            },
+            offset: known.filter(|_| !self.is_delayed).unwrap_or(Offset(-1)),
+            delay_id: known.filter(|_| self.is_delayed),
             timestamp_ms: match place.append_time_ms {
                 ..0 => self.timestamp_ms,
                 append_time_ms => append_time_ms,
@@ -171,6 +177,17 @@ mod tests {
             .expect("delivered");
         assert_eq!((delivered.offset, delivered.timestamp_ms), (Offset(13), 77));
         assert_eq!(delivered.partition, PartitionIndex(2));
+    }
+
+    #[test]
+    fn a_delayed_record_has_an_id_and_no_offset() {
+        let outcome = BatchOutcome::default();
+        outcome.settle(Ok(place(10, -1)));
+        let delivery = Delivery::new(outcome, 3, 77).delayed(true);
+        let delivered = delivery.now_or_never().expect("settled");
+        let delivered = delivered.expect("accepted");
+        let known = (delivered.offset, delivered.delay_id);
+        assert_eq!(known, (Offset(-1), Some(Offset(13))));
     }
 
     #[test]

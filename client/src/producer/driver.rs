@@ -5,15 +5,18 @@ use std::{future::Future, pin::Pin, sync::Arc};
 use futures_util::{StreamExt, future::OptionFuture, stream::FuturesUnordered};
 use millstream_protocol::{
     TopicId,
-    messages::{InitProducerIdRequest, ProducePartition, ProduceRequest},
+    messages::{
+        InitProducerIdRequest, ProduceDelayedRequest, ProducePartition, ProducePartitionResult,
+        ProduceRequest,
+    },
 };
 
 use super::{
     Core,
     delivery::BatchOutcome,
-    machine::{Action, Event, Identity, ProduceSend},
+    machine::{Action, Event, Identity, ProduceSend, RequestId},
 };
-use crate::connection::Purpose;
+use crate::{connection::Purpose, error::RequestError};
 
 /// What is under way; each ends in an event.
 type UnderWay = FuturesUnordered<Pin<Box<dyn Future<Output = Event> + Send>>>;
@@ -106,10 +109,7 @@ impl Core {
                 .encoded(parcel.partition, parcel.batch, bytes.clone());
             records.push(bytes);
         }
-        let request = ProduceRequest {
-            timeout_ms: u32::try_from(self.request_timeout.as_millis()).unwrap_or(u32::MAX),
-            partitions,
-        };
+        let timeout_ms = u32::try_from(self.request_timeout.as_millis()).unwrap_or(u32::MAX);
         let id = send.request;
         match self
             .client
@@ -117,13 +117,26 @@ impl Core {
             .metadata
             .connection(send.node, Purpose::Produce)
         {
-            Ok(connection) => {
+            Ok(connection) if self.is_delayed => {
+                let request = ProduceDelayedRequest {
+                    timeout_ms,
+                    partitions,
+                };
                 let reply = connection.request(&request, records, self.request_timeout);
                 under_way.push(Box::pin(async move {
-                    match reply.await {
-                        Ok(reply) => Event::Replied(id, reply.body.partitions),
-                        Err(error) => Event::RequestFailed(id, error),
-                    }
+                    let reply = reply.await.map(|reply| reply.body.partitions);
+                    replied(id, reply)
+                }));
+            }
+            Ok(connection) => {
+                let request = ProduceRequest {
+                    timeout_ms,
+                    partitions,
+                };
+                let reply = connection.request(&request, records, self.request_timeout);
+                under_way.push(Box::pin(async move {
+                    let reply = reply.await.map(|reply| reply.body.partitions);
+                    replied(id, reply)
                 }));
             }
             Err(error) => under_way.push(Box::pin(async move { Event::RequestFailed(id, error) })),
@@ -147,5 +160,13 @@ impl Core {
             Ok(topic) => Event::TopicLearned(topic),
             Err(error) => Event::TopicLookupFailed(id, error),
         }
+    }
+}
+
+/// What a request came to.
+fn replied(id: RequestId, reply: Result<Vec<ProducePartitionResult>, RequestError>) -> Event {
+    match reply {
+        Ok(results) => Event::Replied(id, results),
+        Err(error) => Event::RequestFailed(id, error),
     }
 }

@@ -13,7 +13,7 @@ mod record;
 
 use std::{
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -49,15 +49,22 @@ pub struct Producer {
     handle: Arc<Handle>,
 }
 
-/// Ends the producer when the last clone is dropped; the driver holds only the core.
+/// Ends the producer when the last clone is dropped; the drivers hold only the cores.
 #[derive(Debug)]
 struct Handle {
     core: Arc<Core>,
+    /// Begins with the first delayed record. They have batches, requests, sequences and a buffer of their
+    /// own, so that neither waits for the other.
+    delayed: OnceLock<Arc<Core>>,
+    config: Config,
+    runtime: tokio::runtime::Handle,
 }
 
 #[derive(Debug)]
 struct Core {
     client: Client,
+    /// Its records are delayed.
+    is_delayed: bool,
     compression: Compression,
     request_timeout: Duration,
     delivery_timeout: Duration,
@@ -88,25 +95,16 @@ impl Producer {
         compression: Compression,
         request_timeout: Duration,
     ) -> Self {
-        let core = Arc::new(Core {
-            client,
-            compression,
-            request_timeout,
-            delivery_timeout: config.delivery_timeout,
-            state: Mutex::new(State {
-                machine: Machine::new(config),
-                actions: Vec::new(),
-                settling: 0,
-                failed_batches: 0,
-                last_failure: None,
-                dropped: false,
-            }),
-            wake: Notify::new(),
-            settled: Notify::new(),
-        });
+        let core = Core::new(client, config.clone(), compression, request_timeout, false);
+        let core = Arc::new(core);
         tokio::spawn(driver::drive(Arc::clone(&core)));
         Self {
-            handle: Arc::new(Handle { core }),
+            handle: Arc::new(Handle {
+                core,
+                delayed: OnceLock::new(),
+                config,
+                runtime: tokio::runtime::Handle::current(),
+            }),
         }
     }
 
@@ -118,7 +116,7 @@ impl Producer {
     pub async fn send(&self, record: ProducerRecord) -> Result<Delivery, ProduceError> {
         // A loop of sends that never has to wait must let the driver run now and then.
         tokio::task::coop::consume_budget().await;
-        let core = &self.handle.core;
+        let core = self.handle.core_of(&record);
         let timestamp_ms = record.timestamp_ms.unwrap_or_else(wall_time_ms);
         loop {
             match core.append(&record, timestamp_ms) {
@@ -149,7 +147,7 @@ impl Producer {
     )]
     pub fn try_send(&self, record: ProducerRecord) -> Result<Delivery, TrySendError> {
         let timestamp_ms = record.timestamp_ms.unwrap_or_else(wall_time_ms);
-        match self.handle.core.append(&record, timestamp_ms) {
+        match self.handle.core_of(&record).append(&record, timestamp_ms) {
             Ok(delivery) => Ok(delivery),
             Err(Refusal::Full) => Err(TrySendError::Full(record)),
             Err(Refusal::UnknownTopic) => Err(TrySendError::UnknownTopic(record)),
@@ -163,7 +161,7 @@ impl Producer {
     /// # Errors
     /// An error of a record that failed meanwhile.
     pub async fn flush(&self) -> Result<(), ProduceError> {
-        self.settle_all(Event::FlushWanted).await
+        self.settle_all(|| Event::FlushWanted).await
     }
 
     /// Flushes and ends; later sends fail. Dropping the last clone instead loses what is unsent, with
@@ -172,12 +170,48 @@ impl Producer {
     /// # Errors
     /// As [`flush`](Self::flush).
     pub async fn close(&self) -> Result<(), ProduceError> {
-        self.settle_all(Event::Closed).await
+        self.settle_all(|| Event::Closed).await
+    }
+
+    async fn settle_all(&self, event: fn() -> Event) -> Result<(), ProduceError> {
+        let settled = self.handle.core.settle_all(event()).await;
+        match self.handle.delayed.get() {
+            Some(delayed) => settled.and(delayed.settle_all(event()).await),
+            None => settled,
+        }
+    }
+}
+
+impl Core {
+    fn new(
+        client: Client,
+        config: Config,
+        compression: Compression,
+        request_timeout: Duration,
+        is_delayed: bool,
+    ) -> Self {
+        Self {
+            client,
+            is_delayed,
+            compression,
+            request_timeout,
+            delivery_timeout: config.delivery_timeout,
+            state: Mutex::new(State {
+                machine: Machine::new(config),
+                actions: Vec::new(),
+                settling: 0,
+                failed_batches: 0,
+                last_failure: None,
+                dropped: false,
+            }),
+            wake: Notify::new(),
+            settled: Notify::new(),
+        }
     }
 
     /// Applies `event`, then waits for every batch begun before it.
     async fn settle_all(&self, event: Event) -> Result<(), ProduceError> {
-        let core = &self.handle.core;
+        let core = self;
         let (mark, failed_before) = {
             let state = core.state();
             (state.machine.flush_mark(), state.failed_batches)
@@ -198,9 +232,7 @@ impl Producer {
             settled.await;
         }
     }
-}
 
-impl Core {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -215,7 +247,8 @@ impl Core {
             Err(_) => {}
         }
         let appended = appended?;
-        Ok(Delivery::new(appended.handle, appended.index, timestamp_ms))
+        let delivery = Delivery::new(appended.handle, appended.index, timestamp_ms);
+        Ok(delivery.delayed(self.is_delayed))
     }
 
     /// Tells the machine, and the driver to do what follows.
@@ -253,9 +286,35 @@ impl State {
     }
 }
 
+impl Handle {
+    /// Who sends a record.
+    fn core_of(&self, record: &ProducerRecord) -> &Arc<Core> {
+        if !record.is_delayed {
+            return &self.core;
+        }
+        self.delayed.get_or_init(|| {
+            let (client, config) = (self.core.client.clone(), self.config.clone());
+            let (compression, timeout) = (self.core.compression, self.core.request_timeout);
+            let core = Arc::new(Core::new(client, config, compression, timeout, true));
+            self.runtime.spawn(driver::drive(Arc::clone(&core)));
+            core
+        })
+    }
+}
+
 impl Drop for Handle {
     fn drop(&mut self) {
-        let mut state = self.core.state();
+        self.core.abandon();
+        if let Some(delayed) = self.delayed.get() {
+            delayed.abandon();
+        }
+    }
+}
+
+impl Core {
+    /// No handle is left.
+    fn abandon(&self) {
+        let mut state = self.state();
         state.dropped = true;
         let unsettled = state.machine.unsettled_records();
         if unsettled > 0 {
@@ -265,7 +324,7 @@ impl Drop for Handle {
             );
         }
         drop(state);
-        self.core.wake.notify_one();
+        self.wake.notify_one();
     }
 }
 

@@ -1,9 +1,12 @@
 //! A record on its way to a topic, and what came of it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use millstream_protocol::{Offset, PartitionIndex};
+use millstream_protocol::{
+    Offset, PartitionIndex,
+    headers::{DELAY_ID, DELIVER_AFTER, DELIVER_AT},
+};
 
 /// One record to send. Without a partition, the producer's partitioner chooses it: by default the key
 /// does, as with Kafka's Java client, and without a key records stick to one partition per batch.
@@ -15,6 +18,8 @@ pub struct ProducerRecord {
     pub(crate) key: Option<Bytes>,
     pub(crate) value: Option<Bytes>,
     pub(crate) headers: Vec<(String, Option<Bytes>)>,
+    /// It is not to be delivered at once.
+    pub(crate) is_delayed: bool,
 }
 
 impl ProducerRecord {
@@ -29,6 +34,7 @@ impl ProducerRecord {
             key: None,
             value: None,
             headers: Vec::new(),
+            is_delayed: false,
         }
     }
 
@@ -66,6 +72,38 @@ impl ProducerRecord {
         self.timestamp_ms = Some(timestamp_ms);
         self
     }
+
+    /// Has it delivered at a time, in milliseconds since 1970: it is accepted durably, and nobody sees it
+    /// before. A time that has passed delivers at once; one beyond the topic's horizon is refused.
+    #[must_use]
+    pub fn deliver_at(mut self, timestamp_ms: i64) -> Self {
+        self.delay(DELIVER_AT, timestamp_ms.max(0).to_string());
+        self
+    }
+
+    /// Has it delivered so long after the broker has accepted it, on the broker's clock.
+    #[must_use]
+    pub fn deliver_after(mut self, delay: Duration) -> Self {
+        self.delay(DELIVER_AFTER, delay.as_millis().to_string());
+        self
+    }
+
+    /// Names a delayed record, within its partition: while it waits, another of this name takes its place,
+    /// and [`Admin::cancel_delayed`](crate::Admin::cancel_delayed) takes it back.
+    #[must_use]
+    pub fn delay_id(mut self, id: impl Into<String>) -> Self {
+        self.headers.retain(|(name, _)| name != DELAY_ID);
+        let id: String = id.into();
+        self.headers.push((DELAY_ID.to_owned(), Some(id.into())));
+        self
+    }
+
+    fn delay(&mut self, header: &str, value: String) {
+        let is_due = |name: &str| name == DELIVER_AT || name == DELIVER_AFTER;
+        self.headers.retain(|(name, _)| !is_due(name));
+        self.headers.push((header.to_owned(), Some(value.into())));
+        self.is_delayed = true;
+    }
 }
 
 /// Where a record is, durable as its topic promises.
@@ -74,8 +112,10 @@ pub struct Delivered {
     /// The partition.
     pub partition: PartitionIndex,
     /// Its offset. -1 if the broker only knows that it has the record: a retry of a batch that is
-    /// older than what the broker remembers.
+    /// older than what the broker remembers. -1 for a delayed record, which gets one when it is delivered.
     pub offset: Offset,
+    /// For a delayed record: what the broker calls it within its partition, if it remembers.
+    pub delay_id: Option<Offset>,
     /// Its timestamp in milliseconds since 1970: the record's, or the time of the append where the
     /// topic says so.
     pub timestamp_ms: i64,
