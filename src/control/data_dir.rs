@@ -10,11 +10,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use millstream_protocol::batch::crc32c;
+
 /// The format of data directories that this version writes, and the newest that it reads.
 pub const DATA_FORMAT: u32 = 1;
 
 const FORMAT_PREFIX: &str = "millstream data format ";
 const FIRST_LIFE_PREFIX: &str = "first life of a log ";
+const CHECKSUM_PREFIX: &str = "checksum ";
 const METADATA: &str = "metadata.redb";
 /// What may lie in a directory that is not in use yet: a mount point is seldom quite empty.
 const IGNORED: [&str; 4] = ["LOCK", "lost+found", "FORMAT.new", ".disk-probe"];
@@ -66,7 +69,9 @@ pub enum DataDirError {
         found: u32,
     },
     /// The format file says something else.
-    #[error("{path} does not name a data format (it says {found:?}): restore the file")]
+    #[error(
+        "{path} is damaged or does not name a data format (it says {found:?}): restore the file"
+    )]
     UnknownFormat {
         /// The file.
         path: PathBuf,
@@ -167,15 +172,16 @@ impl DataDir {
     /// Gives the number of a log's first life.
     fn check_format(&self) -> Result<u64, DataDirError> {
         let path = self.path.join("FORMAT");
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
+        let text = match fs::read(&path) {
+            // What a damaged byte makes of it is no line that is known.
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return self.write_format(&path);
             }
             Err(error) => return Err(io_error("read", &path)(error)),
         };
         let unknown = || {
-            let found = text.chars().take(64).collect();
+            let found = text.chars().take(128).collect();
             DataDirError::UnknownFormat {
                 path: path.clone(),
                 found,
@@ -185,7 +191,7 @@ impl DataDir {
         let number = lines.next().and_then(|it| it.strip_prefix(FORMAT_PREFIX));
         let number = number.ok_or_else(unknown)?;
         match number.trim_end().parse::<u32>().map_err(|_| unknown())? {
-            DATA_FORMAT => first_life(lines.next()).ok_or_else(unknown),
+            DATA_FORMAT if is_whole(&text) => first_life(lines.next()).ok_or_else(unknown),
             found if found > DATA_FORMAT => Err(DataDirError::NewerFormat {
                 path: self.path.clone(),
                 found,
@@ -205,14 +211,26 @@ impl DataDir {
         let life = new_life();
         let write = || {
             let mut file = File::create(&new)?;
-            writeln!(file, "{FORMAT_PREFIX}{DATA_FORMAT}")?;
-            writeln!(file, "{FIRST_LIFE_PREFIX}{life}")?;
+            let text = format!("{FORMAT_PREFIX}{DATA_FORMAT}\n{FIRST_LIFE_PREFIX}{life}\n");
+            let checksum = crc32c(text.as_bytes());
+            writeln!(file, "{text}{CHECKSUM_PREFIX}{checksum:08x}")?;
             file.sync_all()?;
             fs::rename(&new, path)
         };
         write().map_err(io_error("write", path))?;
         sync_dir(&self.path)?;
         Ok(life)
+    }
+}
+
+/// The last line is the checksum of those before it. In directories made before there was one, the number of
+/// the first life comes last.
+fn is_whole(text: &str) -> bool {
+    match text.find(CHECKSUM_PREFIX) {
+        Some(at) => {
+            text[at..] == format!("{CHECKSUM_PREFIX}{:08x}\n", crc32c(&text.as_bytes()[..at]))
+        }
+        None => text.ends_with('\n') && text.lines().count() <= 2,
     }
 }
 

@@ -23,6 +23,9 @@ const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 /// The newest snapshot, under its index.
 const SNAPSHOT: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("snapshot");
 
+/// How often something was changed; nobody reads it.
+const COMMITS: &str = "commits";
+
 /// Pages kept in memory, in bytes; redb's own default is 1 GiB.
 const CACHE_SIZE: usize = 4 << 20;
 
@@ -93,18 +96,32 @@ impl RedbLog {
 
     fn write(
         &mut self,
-        change: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>,
+        change: impl Fn(&redb::WriteTransaction) -> Result<(), redb::Error>,
     ) -> Result<(), MetadataLogError> {
-        let commit = || {
+        let commit = |change: &dyn Fn(&redb::WriteTransaction) -> Result<(), redb::Error>| {
             let mut transaction = self.database.begin_write()?;
             transaction.set_durability(Durability::Immediate)?;
+            // With one phase, a newest commit that is damaged later looks as if it had been torn, and the one
+            // before it is taken, without a word.
+            transaction.set_two_phase_commit(true);
             change(&transaction)?;
             Ok(transaction.commit()?)
         };
-        commit().map_err(|error: redb::Error| MetadataLogError::Disk {
-            path: self.path.clone(),
-            reason: error.to_string(),
-        })
+        // One bit of the file, which no checksum covers, says which of the last two commits counts. So the last
+        // two say the same.
+        let again = |transaction: &redb::WriteTransaction| {
+            let mut meta = transaction.open_table(META)?;
+            let last = meta.get(COMMITS)?.map(|count| count.value().to_vec());
+            let count = number(last).map_or(0, u64::from_le_bytes).wrapping_add(1);
+            meta.insert(COMMITS, count.to_le_bytes().as_slice())?;
+            Ok(())
+        };
+        commit(&change)
+            .and_then(|()| commit(&again))
+            .map_err(|error: redb::Error| MetadataLogError::Disk {
+                path: self.path.clone(),
+                reason: error.to_string(),
+            })
     }
 
     fn read(&self) -> Result<Raw, redb::Error> {

@@ -9,6 +9,7 @@
 #[path = "../support/broker.rs"]
 mod broker;
 mod compaction_cuts;
+mod corruption;
 mod cuts;
 mod delay_cuts;
 mod delay_world;
@@ -22,5 +23,6 @@ mod log_faults;
 mod log_forged;
 mod log_inspect;
 mod log_rolls;
+mod metadata_damage;
 mod oracle;
 mod workload;

@@ -164,6 +164,15 @@ impl<I: Io> Recovery<'_, I> {
         let base = scan.end.segment;
         if !self.listed.contains(&base) || !self.has_header(base).await? {
             scan.stop = Stop::NoSegment;
+            if scan.end.position > SEGMENT_HEADER_SIZE {
+                // The checkpoint knows of records in it: without the segment the log ends before them.
+                scan.segments.0.remove(&base);
+                scan.end = Position {
+                    segment: base,
+                    position: SEGMENT_HEADER_SIZE,
+                    next: base,
+                };
+            }
             return Ok(());
         }
         let path = names::segment_path(self.dir, base);

@@ -91,11 +91,18 @@ impl<I: Io> Recovery<'_, I> {
             let proof = format!("a frame of the journal names offset {flushed} as durable");
             (flushed, proof)
         };
+        // The next segment would have been read if it could be told to be this log's.
+        let next =
+            Some(below).filter(|next| *next != scan.end.segment && self.listed.contains(next));
+        let (segment, position, what) = match next {
+            Some(next) => (next, 0, "the segment has no valid first block".to_owned()),
+            None => (scan.end.segment, scan.end.position, what),
+        };
         Some(Damage {
             below,
             acknowledged: acknowledged.max(Offset(below.0 + 1)),
-            path: names::segment_path(self.dir, scan.end.segment),
-            position: scan.end.position,
+            path: names::segment_path(self.dir, segment),
+            position,
             reason: format!("{what}, but {proof}"),
         })
     }
