@@ -128,8 +128,10 @@ impl<T> Partition<T> {
         }
     }
 
-    /// Forgets producers that have been silent for long.
-    pub fn expire_producers(&mut self, now_ms: i64) {
+    /// Forgets producers that have been silent for long. The clock was set by so many milliseconds
+    /// since the last call: nobody has been silent for that.
+    pub fn expire_producers(&mut self, now_ms: i64, set_by_ms: i64) {
+        self.producers.clock_set(set_by_ms);
         self.producers.expire(now_ms);
     }
 

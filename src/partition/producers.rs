@@ -151,6 +151,13 @@ impl Producers {
         }
     }
 
+    /// The clock was set: everyone has been silent for as long as before.
+    pub fn clock_set(&mut self, by_ms: i64) {
+        for producer in self.by_id.values_mut() {
+            producer.last_append_ms = producer.last_append_ms.saturating_add(by_ms);
+        }
+    }
+
     /// Forgets producers that have been silent for [`PRODUCER_EXPIRATION_MS`].
     pub fn expire(&mut self, now_ms: i64) {
         let horizon = now_ms.saturating_sub(PRODUCER_EXPIRATION_MS);

@@ -239,14 +239,14 @@ fn a_producer_that_was_silent_for_a_day_is_forgotten() {
     harness.persisted(3);
     harness
         .partition
-        .expire_producers(NOW_MS + PRODUCER_EXPIRATION_MS);
+        .expire_producers(NOW_MS + PRODUCER_EXPIRATION_MS, 0);
     assert_eq!(
         harness.produce(2, &[batch(8, 0, 0, 3)]),
         [acknowledged(2, 0)]
     );
     harness
         .partition
-        .expire_producers(NOW_MS + PRODUCER_EXPIRATION_MS + 1);
+        .expire_producers(NOW_MS + PRODUCER_EXPIRATION_MS + 1, 0);
     assert!(harness.partition.producers().is_empty());
     assert_eq!(harness.produce(3, &[batch(8, 0, 40, 1)]), [append(3, 4)]);
 }

@@ -218,6 +218,7 @@ impl<I: Io> Shard<I> {
             FetchVerdict::AtEnd => {}
             FetchVerdict::Diverged(diverging) => result.diverging = Some(diverging),
             FetchVerdict::Refused(refusal) => {
+                self.note_overrun(&shell, entry, refusal.error, result.log_start_offset);
                 result.error = refusal.error;
                 result.message = shell
                     .sentence_for(refusal.error)
@@ -235,7 +236,11 @@ impl<I: Io> Shard<I> {
                             ..self.part_of(result, slices)
                         };
                     }
-                    Err(error) => self.read_failed(&shell, &error, &mut result),
+                    Err(error) => {
+                        self.read_failed(&shell, &error, &mut result);
+                        let log_start = result.log_start_offset;
+                        self.note_overrun(&shell, entry, result.error, log_start);
+                    }
                 }
             }
             FetchVerdict::Read { .. } => {
@@ -287,6 +292,23 @@ impl<I: Io> Shard<I> {
             }
         }
         result.message = error.to_string();
+    }
+
+    /// A reader that wants what was deleted is counted and told of in the log: it was too slow.
+    fn note_overrun(
+        &self,
+        shell: &PartitionShell<I>,
+        entry: &FetchPartition,
+        error: ErrorCode,
+        log_start: Offset,
+    ) {
+        let offset = entry.fetch_offset;
+        if error != ErrorCode::OffsetOutOfRange || offset >= log_start {
+            return;
+        }
+        self.counters().readers_overrun.add(1);
+        let partition = self.name_of(shell.log().id());
+        tracing::warn!(%partition, "a reader at offset {offset} was overrun: the log starts at {log_start}");
     }
 
     /// If a read came upon damage to acknowledged data, the partition is read-only from now on; that is

@@ -78,6 +78,8 @@ counters! {
     compacted_segments: Counter,
     /// Records that compaction removed.
     compacted_records: Counter,
+    /// Fetches of records that retention, or someone, had deleted: a reader was overrun.
+    readers_overrun: Counter,
     /// Frames written to the journal, each flushed.
     journal_frames: Counter,
     /// Bytes written to the journal, headers and padding included.

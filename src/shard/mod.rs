@@ -8,6 +8,7 @@ pub mod partition;
 mod alter;
 mod catalog;
 mod cleaner;
+mod clock;
 pub mod delay;
 mod fetch;
 mod groups;
@@ -125,6 +126,7 @@ pub struct Shard<I: Io> {
     /// On shard 0: which shards have removed their files of a deleted topic.
     files_gone: RefCell<BTreeMap<millstream_protocol::TopicId, u32>>,
     removing: RefCell<BTreeSet<millstream_protocol::TopicId>>,
+    clock: clock::ClockWatch,
     disk_full: Cell<bool>,
     /// Raised when `disk_full` changes.
     disk_changed: Signal,
@@ -173,6 +175,7 @@ impl<I: Io> Shard<I> {
             opening: Budget::new(catalog::OPEN_AT_ONCE),
             files_gone: RefCell::default(),
             removing: RefCell::default(),
+            clock: clock::ClockWatch::default(),
             disk_full: Cell::new(false),
             disk_changed: Signal::default(),
             connections: Cell::new(0),

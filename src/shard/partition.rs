@@ -455,11 +455,12 @@ impl<I: Io> PartitionShell<I> {
         });
     }
 
-    /// Forgets idempotent producers that have been silent for long.
-    pub fn expire_producers(&self) {
+    /// Forgets idempotent producers that have been silent for long. The clock was set by so many
+    /// milliseconds since the last call.
+    pub fn expire_producers(&self, set_by_ms: i64) {
         self.machine
             .borrow_mut()
-            .expire_producers(self.io.wall_ms());
+            .expire_producers(self.io.wall_ms(), set_by_ms);
     }
 
     /// Raises the log start offset, durably.

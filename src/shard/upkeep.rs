@@ -9,7 +9,10 @@ use crate::{
     io::Io,
     partition::{SegmentAge, retained_start},
     shard::{Shard, catalog::Slot, partition::PartitionShell},
-    storage::reserve::{is_short, reserve},
+    storage::{
+        SegmentStats,
+        reserve::{is_short, reserve},
+    },
 };
 
 /// Between two rounds.
@@ -95,6 +98,8 @@ impl<I: Io> Shard<I> {
     }
 
     async fn expire(self: &Rc<Self>) {
+        let set_by_ms = self.clock.look(self.io.now(), self.io.wall_ms());
+        self.tell_of_clock(set_by_ms);
         let open: Vec<Rc<PartitionShell<I>>> = self
             .partitions
             .borrow()
@@ -105,31 +110,53 @@ impl<I: Io> Shard<I> {
             })
             .collect();
         for shell in open {
-            shell.expire_producers();
+            shell.expire_producers(set_by_ms);
             shell.log().roll_old();
             shell.delay().clean().await;
-            let config = self.image.borrow().topic(shell.log().id().topic).cloned();
-            let Some(topic) = config else { continue };
-            let segments: Vec<SegmentAge> = shell
-                .log()
-                .stats()
-                .segments
-                .iter()
-                .map(|segment| SegmentAge {
-                    next_offset: segment.next_offset,
-                    size: segment.size,
-                    max_timestamp_ms: segment.max_timestamp_ms,
-                    last_append_ms: segment.last_append_ms,
-                })
-                .collect();
-            let keep = retained_start(&segments, &topic.config, self.io.wall_ms());
-            if let Some(keep) = keep
-                && keep > shell.log().log_start()
-                && let Err(error) = shell.delete_records(keep).await
-            {
-                tracing::warn!(partition = %self.name_of(shell.log().id()), %error, "retention");
-            }
+            self.retain(&shell).await;
             self.io.yield_if_needed().await;
         }
+    }
+
+    fn tell_of_clock(&self, set_by_ms: i64) {
+        // The shards of a broker share one clock, so one of them speaks.
+        if set_by_ms == 0 || self.id().0 != 0 {
+            return;
+        }
+        let seconds = set_by_ms / 1000;
+        if self.clock.is_doubted(self.io.now()) {
+            tracing::warn!("the clock was set by {seconds} s: retention by time waits for an hour");
+        } else {
+            tracing::warn!("the clock was set by {seconds} s");
+        }
+    }
+
+    /// Lets go what a log has held for as long, or as much, as it should.
+    async fn retain(&self, shell: &Rc<PartitionShell<I>>) {
+        let topic = self.image.borrow().topic(shell.log().id().topic).cloned();
+        let Some(topic) = topic else { return };
+        let stats = shell.log().stats();
+        let segments: Vec<SegmentAge> = stats.segments.iter().map(age_of).collect();
+        let mut config = topic.config.clone();
+        if self.clock.is_doubted(self.io.now()) {
+            config.retention_ms = None;
+        }
+        let keep = retained_start(&segments, &config, self.io.wall_ms());
+        if let Some(keep) = keep
+            && keep > shell.log().log_start()
+            && let Err(error) = shell.delete_records(keep).await
+        {
+            tracing::warn!(partition = %self.name_of(shell.log().id()), %error, "retention");
+        }
+    }
+}
+
+/// What retention needs to know of a segment.
+fn age_of(segment: &SegmentStats) -> SegmentAge {
+    SegmentAge {
+        next_offset: segment.next_offset,
+        size: segment.size,
+        max_timestamp_ms: segment.max_timestamp_ms,
+        last_append_ms: segment.last_append_ms,
     }
 }

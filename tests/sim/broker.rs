@@ -24,7 +24,7 @@ use millstream_protocol::ShardId;
 
 use crate::{
     control::{Metadata, Plane, SimControl},
-    history::Recorder,
+    history::{Recorder, What},
 };
 
 /// The broker's node.
@@ -195,7 +195,11 @@ impl Broker {
         node.spawn(TaskClass::Foreground, async move {
             let replay = match Replay::read(&io, "/data".as_ref()).await {
                 Err(error) if may_refuse => return recorder.say(format!("refused: {error}")),
-                replay => replay.expect("the journals can be read"),
+                Err(error) => {
+                    recorder.note(What::Unexplained(format!("refused: {error}")));
+                    panic!("the journals can be read: {error}");
+                }
+                Ok(replay) => replay,
             };
             for (config, inbox) in starts {
                 let plane = Rc::new(Plane(Rc::clone(&control)));

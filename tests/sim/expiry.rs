@@ -79,3 +79,57 @@ fn what_shares_a_chunk_with_older_records_has_its_whole_time() {
         assert_eq!(small.range().await, (Offset(2), Offset(2)));
     });
 }
+
+const DAY_MS: i64 = 86_400_000;
+
+/// A clock that jumps ahead is not believed for an hour: nothing is deleted for it if it is set back in time.
+/// Nor is a producer forgotten, however far the jump: it was not silent for that long.
+#[test]
+fn a_clock_that_jumps_ahead_is_not_believed_at_once() {
+    Sim::new(1).run(|io| async move {
+        let mut new = topic("t", 1, "flushed");
+        let retention = ("retention.ms".to_owned(), "600000".to_owned());
+        new.configs.push(retention);
+        let small = Small::start(io.clone(), new).await;
+        for sequence in 0..3 {
+            small.produce(sequence, 40_000).await;
+        }
+        small.sleep(Duration::from_secs(20)).await;
+        io.step_wall(3 * DAY_MS);
+        small.sleep(Duration::from_secs(100)).await;
+        let repeated = small.produce(2, 40_000).await;
+        assert_eq!(
+            (repeated.error, repeated.base_offset),
+            (ErrorCode::None, Offset(2))
+        );
+        assert_eq!(small.range().await, (Offset(0), Offset(3)));
+        io.step_wall(-3 * DAY_MS);
+        small.sleep(Duration::from_secs(400)).await;
+        assert_eq!(small.range().await, (Offset(0), Offset(3)));
+        // Right or not, after an hour it counts.
+        io.step_wall(3 * DAY_MS);
+        small.sleep(Duration::from_secs(3000)).await;
+        assert_eq!(small.range().await, (Offset(0), Offset(3)));
+        small.sleep(Duration::from_secs(800)).await;
+        assert_eq!(small.range().await, (Offset(3), Offset(3)));
+        let next = small.produce(3, 40_000).await;
+        assert_eq!((next.error, next.base_offset), (ErrorCode::None, Offset(3)));
+    });
+}
+
+/// `retention.clock=record` counts from the records' own times, whatever the broker's clock said at the append.
+#[test]
+fn records_are_as_old_as_they_say_if_the_topic_wants_it() {
+    Sim::new(1).run(|io| async move {
+        let mut new = topic("t", 1, "flushed");
+        for (name, value) in [("retention.ms", "60000"), ("retention.clock", "record")] {
+            new.configs.push((name.to_owned(), value.to_owned()));
+        }
+        let small = Small::start(io, new).await;
+        // They carry the time 1 of 1970.
+        small.produce(0, 40_000).await;
+        small.produce(1, 40_000).await;
+        small.sleep(Duration::from_secs(30)).await;
+        assert_eq!(small.range().await, (Offset(2), Offset(2)));
+    });
+}

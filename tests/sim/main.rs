@@ -48,5 +48,6 @@ mod disk_failures;
 mod expiry;
 mod full_disk;
 mod idempotent;
+mod overrun;
 mod resharded;
 mod whole;

@@ -10,8 +10,8 @@ use millstream_protocol::{
     batch::{BatchBuilder, Compression, NO_HEADERS},
     messages::{
         ANY_SHARD, DeleteRecordsPartition, DeleteRecordsRequest, EARLIEST_TIMESTAMP,
-        FetchPartition, FetchRequest, LATEST_TIMESTAMP, ListOffsetsPartition, ListOffsetsRequest,
-        NewTopic, ProducePartition, ProducePartitionResult, ProduceRequest,
+        FetchPartition, FetchPartitionResult, FetchRequest, LATEST_TIMESTAMP, ListOffsetsPartition,
+        ListOffsetsRequest, NewTopic, ProducePartition, ProducePartitionResult, ProduceRequest,
     },
 };
 
@@ -100,6 +100,14 @@ impl Small {
 
     /// Bytes that a fetch from an offset gives.
     pub async fn fetch(&self, offset: Offset) -> usize {
+        self.fetched(offset).await.1
+    }
+
+    /// What a fetch from an offset is told, and the bytes that it gives. It is sent at once.
+    pub fn fetched(
+        &self,
+        offset: Offset,
+    ) -> impl Future<Output = (FetchPartitionResult, usize)> + use<> {
         let at = self.partition();
         let request = FetchRequest {
             max_bytes: 1 << 20,
@@ -113,8 +121,11 @@ impl Small {
             }],
             ..FetchRequest::default()
         };
-        let answered = self.world.admin.request(ANY_SHARD, &request, &[]).await;
-        answered.expect("it is answered in time").1.len()
+        let answered = self.world.admin.request(ANY_SHARD, &request, &[]);
+        async move {
+            let (mut reply, records) = answered.await.expect("it is answered in time");
+            (reply.partitions.remove(0), records.len())
+        }
     }
 
     /// Deletes records below an offset.
