@@ -24,13 +24,17 @@ fn kills() -> usize {
 }
 
 /// A generator that writes and reads at full rate, and checks.
-struct Load {
+pub struct Load {
     child: Child,
     lines: BufReader<ChildStdout>,
 }
 
 impl Load {
     fn begin(broker: &Broker, topic: &str, duration: &str) -> Self {
+        Self::begin_with(broker, topic, duration, &[])
+    }
+
+    pub fn begin_with(broker: &Broker, topic: &str, duration: &str, flags: &[&str]) -> Self {
         let state = state_file(broker, topic);
         let args = [
             "bench", "both", "--verify", "--topic", topic, "--state", &state,
@@ -45,6 +49,7 @@ impl Load {
                 "--duration",
                 duration,
             ])
+            .args(flags)
             .stdout(Stdio::piped())
             .spawn()
             .expect("the binary runs");
@@ -53,7 +58,7 @@ impl Load {
     }
 
     /// Waits until it has printed so many lines of figures: it is at full rate then.
-    fn await_figures(&mut self, count: usize) {
+    pub fn await_figures(&mut self, count: usize) {
         let mut seen = 0;
         while seen < count {
             let mut line = String::new();
@@ -64,7 +69,7 @@ impl Load {
     }
 
     /// Waits for its verdict, which must be good.
-    fn finish(mut self) -> String {
+    pub fn finish(mut self) -> String {
         let mut said = String::new();
         self.lines.read_to_string(&mut said).expect("text");
         let status = self.child.wait().expect("the generator ends");
@@ -87,7 +92,7 @@ fn verdict(said: &str) -> String {
 }
 
 /// Reads everything again and compares it with what was acknowledged.
-fn verify(broker: &Broker, topic: &str) -> String {
+pub fn verify(broker: &Broker, topic: &str) -> String {
     let state = state_file(broker, topic);
     let args = [
         "bench", "consume", "--verify", "--topic", topic, "--state", &state,

@@ -23,6 +23,8 @@ mod log_faults;
 mod log_forged;
 mod log_inspect;
 mod log_rolls;
+mod lossy_fs;
 mod metadata_damage;
 mod oracle;
+mod power;
 mod workload;

@@ -40,6 +40,16 @@ impl Broker {
     }
 
     fn start_by(launcher: &[&str], flags: &[&str]) -> Option<Self> {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        Self::start_with(dir, launcher, flags)
+    }
+
+    /// Starts a broker whose data directory, `data` in `dir`, is there already.
+    pub fn start_in(dir: TempDir, flags: &[&str]) -> Option<Self> {
+        Self::start_with(dir, &[], flags)
+    }
+
+    fn start_with(dir: TempDir, launcher: &[&str], flags: &[&str]) -> Option<Self> {
         if let Err(reason) = millstream::host::check_kernel() {
             let required = std::env::var("MILLSTREAM_REQUIRE").unwrap_or_default();
             let required = required.split(',').any(|name| name.trim() == "io_uring");
@@ -47,7 +57,6 @@ impl Broker {
             eprintln!("SKIPPED: {reason}");
             return None;
         }
-        let dir = tempfile::tempdir().expect("a temporary directory");
         let (process, address) = spawn(dir.path(), launcher, "127.0.0.1:0", flags);
         Some(Self {
             process,
