@@ -112,6 +112,7 @@ impl<I: Io> Shard<I> {
         for shell in open {
             shell.expire_producers(set_by_ms);
             shell.log().roll_old();
+            shell.log().trim_idle();
             shell.delay().clean().await;
             self.retain(&shell).await;
             self.io.yield_if_needed().await;

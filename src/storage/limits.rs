@@ -25,6 +25,8 @@ pub const CHECKPOINT_INTERVAL: u64 = 64 << 20;
 pub const SEAL_AFTER_MS: u64 = 100;
 /// Time between two flushes of a buffered log, in milliseconds.
 pub const BUFFERED_FLUSH_MS: u64 = 100;
+/// Idle time after which a log gives back what was allocated ahead for it, in milliseconds.
+pub const TRIM_AFTER_MS: u64 = 5 * 60_000;
 /// Time between two attempts to allocate on a full disk, in milliseconds.
 pub const DISK_FULL_RETRY_MS: u64 = 500;
 /// First read of a reader that is not in the cache, in bytes; doubles while it reads in order.
@@ -76,6 +78,8 @@ pub const MAX_ENVELOPE_SIZE: usize = 256 << 20;
 pub const ZERO_FILL_FROM: u64 = 16 << 20;
 /// Size of one write of zeros, in bytes.
 pub const ZERO_FILL_WRITE: usize = 1 << 20;
+/// A log that fills half a segment in less time gets its next one made ahead, in milliseconds.
+pub const SPARE_WITHIN_MS: i64 = 60_000;
 /// Time between two attempts to open a file while descriptors have run out, in milliseconds.
 pub const DESCRIPTOR_RETRY_MS: u64 = 20;
 /// Attempts to open a segment for its writer while descriptors have run out.

@@ -20,6 +20,7 @@ use super::{
     limits::MAX_PAYLOAD_SIZE,
     reading::Reading,
     segments::Segments,
+    spare::Spare,
     wait::{Lock, until},
 };
 use crate::io::{Disk, Io, Monotonic, Signal, TaskClass};
@@ -46,6 +47,8 @@ pub struct Log<I: Io> {
     pub(super) compacting: Cell<bool>,
     /// The segment that compaction is putting another in the place of, and its file.
     pub(super) replacing: RefCell<Option<(Offset, <I as Disk>::File)>>,
+    /// The next segment, made ahead.
+    pub(super) spare: RefCell<Spare<<I as Disk>::File>>,
 }
 
 /// What a log remembers. Never borrowed across an await.
@@ -129,6 +132,7 @@ impl<I: Io> Log<I> {
             slots: Rc::default(),
             compacting: Cell::new(false),
             replacing: RefCell::default(),
+            spare: RefCell::default(),
         });
         // A recovered end gets its mark, and rolled segments what was left undone.
         log.schedule();
@@ -339,7 +343,7 @@ impl<I: Io> Log<I> {
         let allocated: u64 = segments.clone().map(|segment| segment.file_size).sum();
         LogStats {
             logical_bytes: placed + unplaced,
-            physical_bytes: allocated + unplaced,
+            physical_bytes: allocated + unplaced + self.spare_size(),
             unplaced_since_ms,
             segments: segments.map(super::segments::Segment::stats).collect(),
             // What failed is not waiting any more.

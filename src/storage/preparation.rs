@@ -15,6 +15,7 @@ use super::{
         DESCRIPTOR_RETRY_MS, DISK_FULL_RETRY_MS, MAX_ALLOCATION, ZERO_FILL_FROM, ZERO_FILL_WRITE,
     },
     segments::Segment,
+    spare::Spare,
 };
 use crate::io::{BLOCK_SIZE, Buffer, Disk, DiskFile, Io, OpenMode, Signal};
 
@@ -27,7 +28,7 @@ pub(super) struct Filling {
 }
 
 /// A log's turn, until it is dropped.
-struct Turn<'a>(&'a Filling);
+pub(super) struct Turn<'a>(&'a Filling);
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
@@ -36,11 +37,26 @@ impl Drop for Turn<'_> {
     }
 }
 
+impl Filling {
+    /// Waits for a turn.
+    pub(super) async fn turn(&self) -> Turn<'_> {
+        self.changed.wait_until(|| !self.taken.get()).await;
+        self.taken.set(true);
+        Turn(self)
+    }
+}
+
 impl<I: Io> Log<I> {
     /// Makes a segment, durably: its name before anything in it is acknowledged.
     pub(super) async fn create(&self, base: Offset, size: u64) {
         let path = names::segment_path(&self.dir, base);
+        let size = Cell::new(size);
         let made = self.retry_when_full(&path, async || {
+            if let Some(ready) = self.use_spare(base, size.get()).await? {
+                size.set(ready);
+                return Ok(());
+            }
+            let size = size.get();
             self.make_segment(base, size).await?;
             // The writer waits for this, so not if it had to wait for others too.
             if self.storage.filling.taken.get() {
@@ -49,8 +65,13 @@ impl<I: Io> Log<I> {
             let file = self.file(base).await?;
             self.zero_fill(&file, SEGMENT_HEADER_SIZE..size).await
         });
-        match made.await {
+        let made = made.await;
+        let size = size.get();
+        match made {
             Ok(true) => {
+                if matches!(*self.spare.borrow(), Spare::Refused) {
+                    *self.spare.borrow_mut() = Spare::Absent;
+                }
                 let state = &mut *self.state.borrow_mut();
                 state.appender.created(base, size);
                 let segment = Segment::empty(base, size);
@@ -88,15 +109,7 @@ impl<I: Io> Log<I> {
             opened => opened?,
         };
         file.allocate(size).await?;
-        let header = SegmentHeader {
-            id: self.id,
-            base,
-            created_ms: io.wall_ms(),
-            compaction: None,
-        };
-        let mut block = io.buffer(BLOCK_SIZE);
-        header.encode(block.bytes_mut());
-        file.write_at(Rc::new(block), 0).await?;
+        self.write_header(&file, base).await?;
         if size <= SEGMENT_HEADER_SIZE {
             // No chunk follows whose flush would cover it.
             file.sync_data().await?;
@@ -109,6 +122,24 @@ impl<I: Io> Log<I> {
         let mut files = self.storage.files.borrow_mut();
         files.insert(self.key, base, file);
         Ok(())
+    }
+
+    /// Writes the first block of a segment.
+    pub(super) async fn write_header(
+        &self,
+        file: &<I as Disk>::File,
+        base: Offset,
+    ) -> io::Result<()> {
+        let io = &self.storage.io;
+        let header = SegmentHeader {
+            id: self.id,
+            base,
+            created_ms: io.wall_ms(),
+            compaction: None,
+        };
+        let mut block = io.buffer(BLOCK_SIZE);
+        header.encode(block.bytes_mut());
+        file.write_at(Rc::new(block), 0).await
     }
 
     /// Makes the partition's own name durable, and those of the directories above it.
@@ -146,6 +177,25 @@ impl<I: Io> Log<I> {
             }
             Ok(false) => self.state.borrow_mut().appender.refused(),
             Err(error) => return self.fail("allocating", &path, error),
+        }
+        self.pump();
+    }
+
+    /// Gives back what was allocated ahead. A failure costs space, no more.
+    pub(super) async fn trim(&self, segment: Offset, size: u64) {
+        self.drop_spare().await;
+        let trimmed = match self.file(segment).await {
+            Ok(file) => file.truncate(size).await,
+            Err(error) => Err(error),
+        };
+        {
+            let state = &mut *self.state.borrow_mut();
+            state.appender.trimmed();
+            if trimmed.is_ok()
+                && let Some(segment) = state.segments.0.get_mut(&segment)
+            {
+                segment.file_size = size;
+            }
         }
         self.pump();
     }

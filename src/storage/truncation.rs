@@ -169,6 +169,7 @@ impl<I: Io> Log<I> {
         let result = self.settle(snapshot).await;
         let still = || self.running.get() == 0 && !self.compacting.get();
         self.changed.wait_until(still).await;
+        self.drop_spare().await;
         let files = self.storage.files.borrow_mut().take_log(self.key);
         for file in files {
             // Everything that matters was flushed; nobody could do anything about it either.

@@ -23,6 +23,7 @@ mod log_faults;
 mod log_forged;
 mod log_inspect;
 mod log_rolls;
+mod log_spare;
 mod lossy_fs;
 mod metadata_damage;
 mod oracle;

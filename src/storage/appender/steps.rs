@@ -9,8 +9,8 @@ use super::{
         LogOptions,
         format::segment::SEGMENT_HEADER_SIZE,
         limits::{
-            ALLOCATION_GROWTH, GATHER_SIZE, MAX_ALLOCATION, MAX_WRITES_IN_FLIGHT, MIN_SEGMENT_SIZE,
-            ZERO_FILL_FROM,
+            ALLOCATION_GROWTH, FIRST_ALLOCATION, GATHER_SIZE, MAX_ALLOCATION, MAX_WRITES_IN_FLIGHT,
+            MIN_SEGMENT_SIZE, SPARE_WITHIN_MS, ZERO_FILL_FROM,
         },
     },
     Appender, FlushNeed, Lane, Placed, Position, Progress, Stage, Step, TailChunk, TailSegment,
@@ -130,6 +130,27 @@ impl<B: Buffer> Appender<B> {
         }
     }
 
+    /// Gives back what was allocated ahead. Only when idle.
+    pub fn trim(&mut self) -> Option<Step<B>> {
+        assert!(self.is_idle(), "what waits would want space");
+        let tail = self.tail.as_mut()?;
+        // What comes meanwhile waits, and then asks for space.
+        tail.allocated = tail.position;
+        self.preparing = true;
+        self.next_allocation = FIRST_ALLOCATION;
+        Some(Step::Trim {
+            segment: tail.base,
+            size: tail.position,
+        })
+    }
+
+    /// What was allocated ahead is gone.
+    pub fn trimmed(&mut self) {
+        assert!(self.preparing);
+        self.preparing = false;
+        self.wants_space = false;
+    }
+
     fn allocate(&mut self, tail: &TailSegment, room: u64, options: &LogOptions) -> Option<Step<B>> {
         if self.preparing {
             self.wants_space |= room > 0;
@@ -182,6 +203,18 @@ impl<B: Buffer> Appender<B> {
             return None;
         }
         self.allocate(&tail, 0, options)
+    }
+
+    /// How large the next segment is to begin, in bytes, if it should be made by now: half of this one is
+    /// full, and that took little time.
+    pub fn spare_wanted(&self, options: &LogOptions, now_ms: i64) -> Option<u64> {
+        let tail = self.tail?;
+        let size = MAX_ALLOCATION.min(segment_size(options));
+        let grown = self.next_allocation >= size && tail.position >= segment_size(options) / 2;
+        let age_ms = now_ms.saturating_sub(tail.first_append_ms);
+        let fast = tail.first_append_ms > 0 && age_ms < SPARE_WITHIN_MS;
+        let written = !self.chunks.is_empty() && !self.creating;
+        (grown && fast && written).then_some(size)
     }
 
     /// A segment was made, and `size` bytes of it allocated.

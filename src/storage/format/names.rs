@@ -85,6 +85,12 @@ pub fn compacting_path(dir: &Path, base: Offset) -> PathBuf {
     dir.join(format!("{base:020}.compacting", base = base.0))
 }
 
+/// What is to become the next segment, before its base offset is known.
+#[must_use]
+pub fn spare_path(dir: &Path) -> PathBuf {
+    dir.join("next.spare")
+}
+
 /// One of the two checkpoint slots.
 #[must_use]
 pub fn checkpoint_path(dir: &Path, slot: usize) -> PathBuf {
@@ -102,6 +108,8 @@ pub enum FileKind {
     Compacting(Offset),
     /// A checkpoint slot.
     Checkpoint(usize),
+    /// What was to become the next segment.
+    Spare,
 }
 
 /// Tells by its name what a file is; `None` for what the log did not put there.
@@ -109,6 +117,9 @@ pub enum FileKind {
 pub fn file_kind(path: &Path) -> Option<FileKind> {
     let name = path.file_name()?.to_str()?;
     let (stem, extension) = name.split_once('.')?;
+    if name == "next.spare" {
+        return Some(FileKind::Spare);
+    }
     if stem == "checkpoint" {
         return match extension {
             "0" => Some(FileKind::Checkpoint(0)),
@@ -153,6 +164,7 @@ mod tests {
             Some(FileKind::Compacting(Offset(42)))
         );
         assert_eq!(kind(checkpoint_path(dir, 1)), Some(FileKind::Checkpoint(1)));
+        assert_eq!(kind(spare_path(dir)), Some(FileKind::Spare));
         for other in ["x", "checkpoint.2", "42.log", "00000000000000000042.tmp"] {
             assert_eq!(kind(dir.join(other)), None, "{other}");
         }

@@ -121,6 +121,8 @@ struct Recovery<'a, I: Io> {
     indexes: Vec<Offset>,
     /// The same of what compaction was writing.
     compacting: Vec<Offset>,
+    /// A segment was made ahead.
+    spare: bool,
 }
 
 /// Recovers the log in `dir`.
@@ -148,6 +150,7 @@ pub(super) async fn recover<I: Io>(
         listed: listing.segments.clone(),
         indexes: listing.indexes.clone(),
         compacting: listing.compacting.clone(),
+        spare: listing.spare,
     };
     let start = recovery.start(&listing).await?;
     let blank = start.damage.is_none() && start.is_blank() && recovery.listed.is_empty();

@@ -29,6 +29,7 @@ pub(super) struct Listing {
     pub segments: Vec<Offset>,
     pub indexes: Vec<Offset>,
     pub compacting: Vec<Offset>,
+    pub spare: bool,
     pub slots: [bool; 2],
 }
 
@@ -42,6 +43,7 @@ pub(super) async fn list<D: Disk>(disk: &D, dir: &Path) -> Result<Option<Listing
         segments: Vec::new(),
         indexes: Vec::new(),
         compacting: Vec::new(),
+        spare: false,
         slots: [false; 2],
     };
     for kind in paths.iter().filter_map(|path| names::file_kind(path)) {
@@ -50,6 +52,7 @@ pub(super) async fn list<D: Disk>(disk: &D, dir: &Path) -> Result<Option<Listing
             FileKind::Checkpoint(slot) => listing.slots[slot] = true,
             FileKind::Index(base) => listing.indexes.push(base),
             FileKind::Compacting(base) => listing.compacting.push(base),
+            FileKind::Spare => listing.spare = true,
         }
     }
     listing.segments.sort_unstable();

@@ -148,6 +148,11 @@ impl<I: Io> Recovery<'_, I> {
             let removed = self.io.remove_file(&path).await;
             removed.map_err(failed("removing", &path))?;
         }
+        if self.spare {
+            let path = names::spare_path(self.dir);
+            let removed = self.io.remove_file(&path).await;
+            removed.map_err(failed("removing", &path))?;
+        }
         Ok(())
     }
 
