@@ -18,7 +18,7 @@ use crate::{client::Client, clock::jitter_seed, error::RequestError};
 const MAX_REQUEST_SIZE: usize = 4 << 20;
 
 /// Requests in flight per shard, unless set: enough to keep broker and disk busy.
-const DEFAULT_IN_FLIGHT: usize = 16;
+const DEFAULT_IN_FLIGHT: usize = 64;
 
 /// Settings of a [`Producer`]; made by [`Client::producer`].
 #[derive(Clone, Debug)]
@@ -97,8 +97,9 @@ impl ProducerBuilder {
         self
     }
 
-    /// Most requests in flight per broker shard. 16 by default, 64 at most when idempotent. A partition has at
-    /// most 64 batches in flight then: it is how many the broker can recognise.
+    /// Most requests in flight per broker shard: 64 by default, and no more than that when idempotent, for a
+    /// partition has at most 64 batches in flight then: it is how many the broker can recognise. Beyond 16 only
+    /// requests go that are large, of 32 KiB or more: small ones wait for each other and share one.
     #[must_use]
     pub fn max_in_flight(mut self, requests: usize) -> Self {
         self.max_in_flight = requests;

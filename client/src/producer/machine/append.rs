@@ -11,6 +11,7 @@ use millstream_protocol::{
 use super::{
     Action, Machine, Partition, TopicState,
     batch::{Batch, BatchId, BatchState, Payload},
+    drain::SMALL_REQUESTS_IN_FLIGHT,
     place::Place,
     sticky::Sticky,
 };
@@ -124,7 +125,8 @@ impl<H: Clone + Default> Machine<H> {
             wake = true;
         } else if self.config.linger == Linger::Auto
             && let Some(Leader { node, .. }) = partition.leader
-            && (self.in_flight.get(&node)).is_some_and(|it| *it < self.config.max_in_flight)
+            && (self.in_flight.get(&node))
+                .is_some_and(|it| *it < self.config.max_in_flight.min(SMALL_REQUESTS_IN_FLIGHT))
         {
             wake = wake || self.pacing.is_over(now, node, batch.record_count);
         }

@@ -13,6 +13,11 @@ use crate::{metadata::Node, producer::linger::Linger};
 
 /// Up to so many bytes a request takes several batches of a partition.
 const SHARED_REQUEST_SIZE: usize = 64 << 10;
+/// Beyond so many requests in flight only large ones go: what is small waits, and shares its request with
+/// what comes meanwhile.
+pub(super) const SMALL_REQUESTS_IN_FLIGHT: usize = 16;
+/// Large is what begins with batches of so many bytes.
+const LARGE_REQUEST_SIZE: usize = SHARED_REQUEST_SIZE / 2;
 
 impl<H: Clone + Default> Machine<H> {
     pub(super) fn conditions(&self, now: Duration) -> Conditions {
@@ -106,7 +111,14 @@ impl<H: Clone + Default> Machine<H> {
         for topic in leaderless {
             self.lookups.want(topic);
         }
-        let groups = groups.into_iter().map(|(node, (_, group))| (node, group));
+        let goes = |node: &Node, size: usize| {
+            let in_flight = self.in_flight.get(node).copied().unwrap_or(0);
+            in_flight < SMALL_REQUESTS_IN_FLIGHT || size >= LARGE_REQUEST_SIZE
+        };
+        let groups = groups
+            .into_iter()
+            .filter(|(node, (size, _))| goes(node, *size))
+            .map(|(node, (_, group))| (node, group));
         (groups.collect(), identity_wanted)
     }
 

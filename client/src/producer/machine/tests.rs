@@ -94,15 +94,36 @@ fn a_lost_request_is_repeated_with_its_sequence_and_never_overtaken() {
     );
 }
 
+#[test]
+fn beyond_a_few_requests_in_flight_small_batches_wait_for_each_other() {
+    let mut settings = config();
+    settings.max_in_flight = super::MAX_IDEMPOTENT_IN_FLIGHT;
+    let mut bench = Bench::known(settings);
+    for number in 0..super::drain::SMALL_REQUESTS_IN_FLIGHT {
+        assert_eq!(bench.append(0, "a"), Ok(true));
+        assert_eq!(bench.tick(0).len(), 1, "{number}");
+    }
+    assert_eq!(bench.append(0, "b"), Ok(true));
+    assert_eq!(bench.tick(0), [""; 0]);
+    assert_eq!(bench.append(0, "c"), Ok(false), "it joins what waits");
+    assert_eq!(bench.tick(0), [""; 0]);
+    let said = bench.replied(1, &[answer(0, ErrorCode::None, 0)]);
+    let together = "send 17 to 0: p0 e1 7@16 [b c]";
+    assert_eq!(said, ["settle #0 at 0", together]);
+}
+
 /// Found by the model: batches behind one that stays unanswered settled, others followed, and by the
 /// time it was repeated the broker remembered only those.
 #[test]
 fn a_batch_that_is_not_settled_is_never_pushed_out_of_the_brokers_memory() {
     let mut settings = config();
     settings.max_in_flight = super::MAX_IDEMPOTENT_IN_FLIGHT;
+    settings.buffer_memory = 16 << 20;
     let mut bench = Bench::known(settings);
+    // Small ones would share requests.
+    let large = "a".repeat(40 << 10);
     for number in 0..super::MAX_IDEMPOTENT_IN_FLIGHT {
-        assert_eq!(bench.append(0, "a"), Ok(true));
+        assert_eq!(bench.append(0, &large), Ok(true));
         assert_eq!(bench.tick(0).len(), 1, "{number}");
     }
     assert_eq!(bench.append(0, "b"), Ok(true));
