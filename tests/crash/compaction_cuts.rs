@@ -36,9 +36,9 @@ fn options() -> LogOptions {
 }
 
 /// Offset, key and value of each record.
-type Records = Vec<(i64, Vec<u8>, Option<Vec<u8>>)>;
+pub type Records = Vec<(i64, Vec<u8>, Option<Vec<u8>>)>;
 
-fn records_of(bytes: &[u8]) -> Records {
+pub fn records_of(bytes: &[u8]) -> Records {
     let mut records = Vec::new();
     for batch in Batches::checked(bytes) {
         let (_, batch) = batch.expect("a batch");
@@ -52,7 +52,7 @@ fn records_of(bytes: &[u8]) -> Records {
     records
 }
 
-fn random_batch(base: Offset, epoch: i32, random: &mut Random) -> Batch {
+pub fn random_batch(base: Offset, epoch: i32, random: &mut Random) -> Batch {
     let mut builder = BatchBuilder::new();
     for _ in 0..=random.below(3) {
         let key = random.below(KEYS).to_le_bytes();

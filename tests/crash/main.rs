@@ -26,6 +26,7 @@ mod log_rolls;
 mod log_spare;
 mod lossy_fs;
 mod metadata_damage;
+mod nth_failure;
 mod oracle;
 mod power;
 mod workload;
