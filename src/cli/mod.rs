@@ -12,6 +12,7 @@ mod completions;
 mod config;
 mod connect;
 mod consume;
+mod delay;
 mod disk_check;
 mod failure;
 mod json_record;
@@ -48,6 +49,8 @@ pub enum Command {
     Produce(produce::ProduceArgs),
     /// Print a topic's records
     Consume(consume::ConsumeArgs),
+    /// List, count and cancel records that wait to be delivered
+    Delay(delay::DelayArgs),
     /// Show whether the broker answers, and how it fares
     Status(status::StatusArgs),
     /// Generate load, measure it, and verify that nothing is lost
@@ -73,6 +76,7 @@ impl Command {
             Self::Topic(args) => args.run(),
             Self::Produce(args) => args.run(),
             Self::Consume(args) => args.run(),
+            Self::Delay(args) => args.run(),
             Self::Status(args) => args.run(),
             Self::Bench(args) => args.run(),
             Self::Log(args) => args.run(),

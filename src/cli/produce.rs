@@ -27,6 +27,7 @@ use super::{
     failure::usage,
     json_record,
     lines::{Line, LineSplitter},
+    moment::Moment,
     partitioner::PartitionerArg,
     text_record::{self, LineForm, NO_NEWLINE},
 };
@@ -50,6 +51,7 @@ Examples:
   echo hello | millstream produce events
   millstream produce events --key-separator : < pairs.txt
   millstream produce events --partition 0 --compression zstd < access.log
+  echo 'call back' | millstream produce reminders --delay 1h --delay-id call-17
   millstream consume events --format json | millstream produce copy --format json";
 
 /// Arguments of `millstream produce`.
@@ -85,6 +87,15 @@ pub struct ProduceArgs {
     /// With --format json: the partition in a line does not count
     #[arg(long)]
     ignore_partition: bool,
+    /// Have the records delivered so long after the broker has accepted them
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with = "at")]
+    delay: Option<Duration>,
+    /// Have the records delivered at a time, such as 2030-01-01T08:00:00Z or @1893484800000
+    #[arg(long, value_name = "TIME")]
+    at: Option<Moment>,
+    /// With --delay or --at: an id to cancel it by; another record of this id takes its place
+    #[arg(long, value_name = "ID")]
+    delay_id: Option<String>,
     /// How long to keep trying while the broker is away, from the first connection on; without this the
     /// first connection is tried once, and records for 2m
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
@@ -121,7 +132,14 @@ impl ProduceArgs {
                 "header {name:?}: names that begin with \"millstream.\" are the system's"
             )));
         }
+        if self.delay_id.is_some() && !self.is_delayed() {
+            return Err(usage("--delay-id goes with --delay or --at"));
+        }
         block_on(self.send_all())
+    }
+
+    fn is_delayed(&self) -> bool {
+        self.delay.is_some() || self.at.is_some()
     }
 
     async fn reach(&self) -> Result<Client, RequestError> {
@@ -173,10 +191,11 @@ impl ProduceArgs {
         };
         if !talks {
             let records = show_count(sender.acknowledged);
-            eprintln!(
-                "{records} record(s) written to topic {:?}",
-                sender.args.topic
-            );
+            let done = match sender.args.is_delayed() {
+                true => "accepted for",
+                false => "written to",
+            };
+            eprintln!("{records} record(s) {done} topic {:?}", sender.args.topic);
         }
         settled?;
         sender.producer.close().await?;
@@ -249,7 +268,10 @@ impl Sender {
         if self.talks {
             let delivered = delivery.await.with_context(|| format!("line {number}"))?;
             self.acknowledged += 1;
-            println!("{}@{}", delivered.partition, delivered.offset);
+            match delivered.delay_id {
+                Some(delay_id) => println!("{}:{delay_id}", delivered.partition),
+                None => println!("{}@{}", delivered.partition, delivered.offset),
+            }
             return Ok(());
         }
         match self.pending.back_mut() {
@@ -305,6 +327,15 @@ impl Sender {
         }
         if !line.ended && self.args.format == Format::Text && !self.talks {
             record = record.header(NO_NEWLINE, None);
+        }
+        if let Some(delay) = self.args.delay {
+            record = record.deliver_after(delay);
+        }
+        if let Some(at) = self.args.at {
+            record = record.deliver_at(at.timestamp_ms());
+        }
+        if let Some(id) = &self.args.delay_id {
+            record = record.delay_id(id.clone());
         }
         Ok(record)
     }

@@ -29,11 +29,15 @@ pub(super) struct Finished {
 
 impl Finished {
     pub fn add(&mut self, end: End) {
-        if self.by_offset.insert(end.offset, end.delivered).is_some() {
+        if self.by_offset.contains_key(&end.offset) {
+            // What became of it first is what became of it.
             return;
         }
+        self.by_offset.insert(end.offset, end.delivered);
         if end.id != IdHash::NONE {
-            self.by_id.insert(end.id, end.offset);
+            // At a start they do not come in order.
+            let newest = self.by_id.entry(end.id).or_insert(end.offset);
+            *newest = end.offset.max(*newest);
         }
         self.order.push_back(end);
         if self.order.len() > REMEMBERED {

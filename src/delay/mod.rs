@@ -12,13 +12,23 @@ mod deliveries;
 mod finished;
 mod pending;
 mod recent;
+mod run_file;
+mod runs;
 mod schedule;
 mod snapshot;
+mod spill;
+
+#[cfg(test)]
+mod model;
 
 pub use accept::{AcceptError, Terms, accept};
 pub use clock::DelayClock;
 pub use deliver::{Found, Parcel, note, pack};
 pub use deliveries::Deliveries;
 pub use recent::{Entry, IdHash};
+pub use run_file::{
+    BLOCK_ENTRIES, DamagedBlock, RUN_BLOCK_SIZE, block_of, decode_block, encode_block,
+};
+pub use runs::{HEAD_ENTRIES, RunRef};
 pub use schedule::{CancelVerdict, Recovered, Schedule, Target};
 pub use snapshot::Unusable;

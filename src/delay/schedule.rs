@@ -20,6 +20,8 @@ use super::{
     finished::{End, Finished},
     pending::Pending,
     recent::{Entry, IdHash},
+    runs::Runs,
+    spill::SPILL_AT,
 };
 
 /// So many records that are over may stand in line, besides as many as wait.
@@ -78,6 +80,10 @@ pub struct Schedule {
     pub(super) key: (u64, u64),
     pub(super) pending: Pending,
     pub(super) waiting: BTreeMap<(i64, Offset), IdHash>,
+    /// The rest of the line, on disk but for the heads.
+    pub(super) runs: Runs,
+    /// With more than so many in memory, some are brought to disk.
+    pub(super) spill_at: usize,
     pub(super) ids: BTreeSet<(IdHash, Offset)>,
     pub(super) taken: Vec<Entry>,
     pub(super) handed_over: VecDeque<HandedOver>,
@@ -85,9 +91,13 @@ pub struct Schedule {
     pub(super) finished: Finished,
     /// The delay log's end, and how far it is durable.
     pub(super) end: Offset,
-    durable: Offset,
+    pub(super) durable: Offset,
     /// Deliveries below this offset of the partition are taken in.
     pub(super) delivered_below: Offset,
+    /// Ids accepted since the checkpoint that this began with, until the runs it names were gone through: an
+    /// older record of such an id, there, is over.
+    pub(super) newer_ids: BTreeMap<IdHash, Offset>,
+    recovering: bool,
     /// A batch of the delay log that passed its checksum is none.
     unreadable: Option<BatchError>,
 }
@@ -100,6 +110,8 @@ impl Schedule {
             key,
             pending: Pending::default(),
             waiting: BTreeMap::new(),
+            runs: Runs::default(),
+            spill_at: SPILL_AT,
             ids: BTreeSet::new(),
             taken: Vec::new(),
             handed_over: VecDeque::new(),
@@ -108,6 +120,8 @@ impl Schedule {
             end: Offset::ZERO,
             durable: Offset::ZERO,
             delivered_below: Offset::ZERO,
+            newer_ids: BTreeMap::new(),
+            recovering: true,
             unreadable: None,
         }
     }
@@ -170,6 +184,9 @@ impl Schedule {
         {
             self.take_out(offset, before, id);
         }
+        if self.recovering && id != IdHash::NONE && !self.runs.is_empty() {
+            self.newer_ids.insert(id, offset);
+        }
         self.wait(Entry { due_ms, offset, id });
         self.pending.insert(offset);
     }
@@ -214,7 +231,7 @@ impl Schedule {
     }
 
     /// It is on its way into the partition.
-    fn is_moving(&self, offset: Offset) -> bool {
+    pub(super) fn is_moving(&self, offset: Offset) -> bool {
         let handed_over = self.handed_over.iter().flat_map(|it| &it.entries);
         let mut moving = self.taken.iter().chain(handed_over);
         moving.any(|entry| entry.offset == offset)
@@ -274,18 +291,33 @@ impl Schedule {
         self.end = self.end.min(end);
     }
 
+    /// The head of the line, and whether it is that of a run.
+    fn first(&self) -> Option<(Entry, bool)> {
+        let waiting = self.waiting.first_key_value();
+        let waiting = waiting.map(|((due_ms, offset), id)| Entry {
+            due_ms: *due_ms,
+            offset: *offset,
+            id: *id,
+        });
+        match (waiting, self.runs.first()) {
+            (Some(waiting), Some(run)) if run < waiting => Some((run, true)),
+            (Some(waiting), _) => Some((waiting, false)),
+            (None, run) => run.map(|run| (run, true)),
+        }
+    }
+
     /// When something is to be done: a record falls due that can be delivered.
     #[must_use]
     pub fn deadline(&self) -> Option<i64> {
-        let ((due_ms, offset), _) = self.waiting.first_key_value()?;
-        (*offset < self.durable).then_some(*due_ms)
+        let (first, _) = self.first()?;
+        (first.offset < self.durable).then_some(first.due_ms)
     }
 
     /// The head of the line is not durable yet.
     #[must_use]
     pub fn waits_for_log(&self) -> bool {
-        let first = self.waiting.first_key_value();
-        first.is_some_and(|((_, offset), _)| *offset >= self.durable)
+        let first = self.first();
+        first.is_some_and(|(first, _)| first.offset >= self.durable)
     }
 
     /// Deliveries below this offset of the partition are taken in.
@@ -299,15 +331,18 @@ impl Schedule {
     pub fn take_due(&mut self, now_ms: i64, max_count: usize) -> Vec<Entry> {
         let before = self.taken.len();
         while self.taken.len() - before < max_count
-            && let Some(first) = self.waiting.first_entry()
+            && !self.runs.is_blocked()
+            && let Some((entry, of_run)) = self.first()
         {
-            let (due_ms, offset) = *first.key();
-            if due_ms > now_ms || offset >= self.durable {
+            if entry.due_ms > now_ms || entry.offset >= self.durable {
                 break;
             }
-            let id = first.remove();
-            let entry = Entry { due_ms, offset, id };
-            if self.pending.contains(offset) {
+            if of_run {
+                self.runs.pop();
+            } else {
+                self.waiting.remove(&(entry.due_ms, entry.offset));
+            }
+            if self.pending.contains(entry.offset) {
                 self.taken.push(entry);
             } else {
                 self.forget(entry);
@@ -446,18 +481,6 @@ impl Schedule {
         )
     }
 
-    /// What waits behind a due time and delay id, in order.
-    pub fn list(&self, after: (i64, Offset)) -> impl Iterator<Item = Entry> + '_ {
-        let behind = (after.0, Offset(after.1.0.saturating_add(1)));
-        let waiting = self.waiting.range(behind..);
-        let entries = waiting.map(|((due_ms, offset), id)| Entry {
-            due_ms: *due_ms,
-            offset: *offset,
-            id: *id,
-        });
-        entries.filter(|entry| self.pending.contains(entry.offset))
-    }
-
     /// Recovery has given everything: what the partition says it has is over. False if the partition does
     /// not know as much as it must: something was lost that no crash loses.
     #[must_use]
@@ -473,6 +496,7 @@ impl Schedule {
             }
             self.pending.remove(*offset);
         }
+        self.recovering = false;
         self.end = self.end.max(recovered.end);
         self.persisted(self.end);
         known
@@ -491,7 +515,8 @@ impl Schedule {
         assert_eq!(waiting.len(), self.waiting.len(), "each waits once");
         assert!(waiting.is_disjoint(&moving), "waits or moves");
         for offset in self.pending.iter_from(Offset::ZERO) {
-            assert!(waiting.contains(&offset) || moving.contains(&offset));
+            let somewhere = waiting.contains(&offset) || moving.contains(&offset);
+            assert!(somewhere || !self.runs.is_empty(), "{offset} is nowhere");
             assert!(offset < self.end, "within the log");
         }
         assert!(moving.iter().all(|offset| *offset < self.durable));

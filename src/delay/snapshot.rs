@@ -2,7 +2,9 @@
 
 use millstream_protocol::{DecodeError, Reader, Wire};
 
-use super::{finished::Finished, pending::Pending, recent::Entry, schedule::Schedule};
+use super::{
+    finished::Finished, pending::Pending, recent::Entry, runs::RunRef, schedule::Schedule,
+};
 
 const VERSION: u16 = 1;
 
@@ -40,6 +42,12 @@ impl Schedule {
             id: *id,
         });
         let waiting = waiting.filter(|entry| self.pending.contains(entry.offset));
+        let unwritten = self.runs.unwritten();
+        let waiting = waiting.chain(unwritten.filter(|entry| self.pending.contains(entry.offset)));
+        self.runs.next_number.encode(&mut out);
+        let runs: Vec<RunRef> = self.runs.on_disk().collect();
+        u32::try_from(runs.len()).expect("few").encode(&mut out);
+        runs.iter().for_each(|run| run.encode(&mut out));
         let at = out.len();
         0u64.encode(&mut out);
         let mut count = 0u64;
@@ -69,6 +77,10 @@ impl Schedule {
         schedule.delivered_below = Wire::decode(&mut reader)?;
         schedule.pending = Pending::decode(&mut reader)?;
         schedule.finished = Finished::decode(&mut reader)?;
+        schedule.runs.next_number = Wire::decode(&mut reader)?;
+        for _ in 0..u32::decode(&mut reader)? {
+            schedule.runs.add_known(RunRef::decode(&mut reader)?);
+        }
         for _ in 0..u64::decode(&mut reader)? {
             schedule.wait(Entry::decode(&mut reader)?);
         }

@@ -42,6 +42,10 @@ fn texts_are_as_recorded() {
     ] {
         check(command, &[command, "--help"]);
     }
+    check("delay", &["delay", "--help"]);
+    for command in ["list", "count", "cancel"] {
+        check(&format!("delay-{command}"), &["delay", command, "--help"]);
+    }
     check("tune", &["tune", "--help"]);
     for command in ["check", "apply", "undo"] {
         check(&format!("tune-{command}"), &["tune", command, "--help"]);

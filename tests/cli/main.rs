@@ -5,6 +5,7 @@
 mod broker;
 mod compacted;
 mod damage;
+mod delayed;
 mod disk_check;
 mod errors;
 mod examples;

@@ -80,6 +80,10 @@ pub async fn open(io: &SimIo, epoch: i32, journal: bool) -> Result<Place, String
     }
     let finished = storage.finish_replay().await;
     finished.map_err(|error| error.to_string())?;
+    if journal {
+        // The index on disk has work.
+        shell.delay().spill_beyond(3);
+    }
     Ok(Place { shell, storage })
 }
 

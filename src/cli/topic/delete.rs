@@ -7,7 +7,7 @@ use clap::Args;
 use millstream_client::{Admin, ErrorCode};
 
 use super::{
-    super::{failure::usage, output},
+    super::{delay, failure::usage, output},
     plural, refused,
 };
 
@@ -45,7 +45,14 @@ impl DeleteArgs {
             if !self.yes && !confirm(admin, name).await? {
                 bail!("topic {name:?} was not deleted");
             }
+            // Nobody would miss them in an answer about records that can be read.
+            let pending = delay::pending(admin, name).await.unwrap_or(0);
             match admin.delete_topic(name).await {
+                Ok(()) if pending > 0 => {
+                    let records = plural(pending, "delayed record");
+                    let line = format!("deleted topic {name:?}, and {records} that waited");
+                    output::line(line)?;
+                }
                 Ok(()) => output::line(format_args!("deleted topic {name:?}"))?,
                 Err(error) if self.if_exists && error.code() == Some(ErrorCode::UnknownTopic) => {
                     output::line(format_args!("topic {name:?} does not exist"))?;
@@ -69,7 +76,11 @@ async fn confirm(admin: &Admin, name: &str) -> Result<bool> {
         .sum();
     let records = plural(u64::try_from(records).unwrap_or(0), "record");
     let partitions = plural(statuses.len() as u64, "partition");
+    let pending = match delay::pending(admin, name).await? {
+        0 => String::new(),
+        pending => format!(", and {} that wait", plural(pending, "delayed record")),
+    };
     output::agreed(format_args!(
-        "Delete topic {name:?} with {records} in {partitions}?"
+        "Delete topic {name:?} with {records} in {partitions}{pending}?"
     ))
 }

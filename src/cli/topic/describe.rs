@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::Args;
-use millstream_client::{Admin, ErrorCode, PartitionStatus, TopicInfo};
+use millstream_client::{Admin, DelayedStatus, ErrorCode, PartitionStatus, TopicInfo};
 use serde::Serialize;
 
 use super::{
@@ -68,15 +68,26 @@ struct Partition<'a> {
     dirty_bytes: u64,
     /// The latter's part of both, or null where there is neither.
     dirty_ratio: Option<f64>,
+    /// Delayed records that wait, and the bytes of disk they take, which no retention counts.
+    delayed_records: u64,
+    delayed_bytes: u64,
 }
 
 impl<'a> Described<'a> {
-    fn new(topic: &'a TopicInfo, statuses: &'a [PartitionStatus]) -> Self {
+    fn new(
+        topic: &'a TopicInfo,
+        statuses: &'a [PartitionStatus],
+        delayed: &[DelayedStatus],
+    ) -> Self {
         let config = topic.configs.iter().map(|entry| Setting {
             name: &entry.name,
             value: &entry.value,
             is_set: entry.is_set,
         });
+        let delayed_in = |status: &PartitionStatus| {
+            let found = delayed.iter().find(|it| it.partition == status.partition);
+            found.map_or((0, 0), |it| (it.pending, it.physical_bytes))
+        };
         let partitions = statuses.iter().map(|status| Partition {
             partition: status.partition.0,
             error: (status.error != ErrorCode::None).then_some(&*status.message),
@@ -92,6 +103,8 @@ impl<'a> Described<'a> {
             clean_bytes: status.clean_bytes,
             dirty_bytes: status.dirty_bytes,
             dirty_ratio: dirty_ratio(status),
+            delayed_records: delayed_in(status).0,
+            delayed_bytes: delayed_in(status).1,
         });
         Self {
             name: &topic.name,
@@ -146,6 +159,14 @@ impl<'a> Described<'a> {
                     show_size(partition.clean_bytes + partition.dirty_bytes),
                 ))?;
             }
+            if partition.delayed_bytes > 0 {
+                output::line(format_args!(
+                    "partition {}: {} waiting, {} of disk besides",
+                    partition.partition,
+                    plural(partition.delayed_records, "delayed record"),
+                    show_size(partition.delayed_bytes),
+                ))?;
+            }
             if let Some(error) = partition.error {
                 output::line(format_args!("partition {}: {error}", partition.partition))?;
             }
@@ -167,11 +188,13 @@ impl DescribeArgs {
         for name in &self.names {
             let topic = admin.topic(name).await?;
             let statuses = admin.describe_partitions(&topic).await?;
-            topics.push((topic, statuses));
+            // An older broker has none.
+            let delayed = admin.count_delayed(name).await.unwrap_or_default();
+            topics.push((topic, statuses, delayed));
         }
         let described: Vec<Described<'_>> = topics
             .iter()
-            .map(|(topic, statuses)| Described::new(topic, statuses))
+            .map(|(topic, statuses, delayed)| Described::new(topic, statuses, delayed))
             .collect();
         if self.json {
             return output::json(&described);

@@ -77,15 +77,14 @@ impl<I: Io> Delay<I> {
         after: (i64, Offset),
         max_records: usize,
     ) -> Result<(Vec<DelayedRecord>, bool), Failed> {
-        let mut entries: Vec<Entry> = {
-            let schedule = self.schedule.borrow();
-            schedule.list(after).take(max_records + 1).collect()
-        };
-        let more = entries.len() > max_records;
-        entries.truncate(max_records);
         let Some(log) = self.log.get() else {
             return Ok((Vec::new(), false));
         };
+        let page = self.page(after, max_records + 1).await;
+        let mut entries: Vec<Entry> =
+            page.map_err(|error| (ErrorCode::StorageError, error.to_string()))?;
+        let more = entries.len() > max_records;
+        entries.truncate(max_records);
         let mut listed = Vec::with_capacity(entries.len());
         let mut found: BTreeMap<Offset, Found> = BTreeMap::new();
         for entry in &entries {

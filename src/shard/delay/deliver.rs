@@ -56,6 +56,11 @@ impl<I: Io> Delay<I> {
             if self.stopped.get() {
                 return;
             }
+            if let Err(trouble) = self.tend_index().await {
+                self.note_trouble(trouble);
+                self.io.sleep(TRY_AGAIN).await;
+                continue;
+            }
             let wait = match self.step() {
                 Step::Deliver => match self.deliver_some().await {
                     Ok(()) => {
@@ -79,6 +84,17 @@ impl<I: Io> Delay<I> {
             let changed = pin!(self.changed.raised_since(ticket));
             select(changed, pin!(self.io.sleep(wait))).await;
         }
+    }
+
+    /// The index has in memory what comes next, and on disk what is far away.
+    async fn tend_index(&self) -> Result<(), String> {
+        if self.index_lost.get() || !self.load_heads().await {
+            self.index_lost.set(true);
+            self.rebuild().await?;
+            self.index_lost.set(false);
+        }
+        self.spill().await;
+        Ok(())
     }
 
     fn note_trouble(&self, trouble: String) {

@@ -3,6 +3,7 @@
 
 mod ask;
 mod deliver;
+mod runs;
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
@@ -54,6 +55,10 @@ pub struct Delay<I: Io> {
     stopped: Cell<bool>,
     /// What keeps due records from being delivered, as it was logged.
     trouble: RefCell<Option<String>>,
+    /// The index on disk is to be made again.
+    index_lost: Cell<bool>,
+    /// Runs whose files go once the last snapshot is durable.
+    garbage: RefCell<Vec<u64>>,
     /// The partition's offset below which the last snapshot knows of deliveries.
     snapshot_covers: Cell<Offset>,
 }
@@ -80,6 +85,8 @@ impl<I: Io> Delay<I> {
             changed: Signal::default(),
             stopped: Cell::new(false),
             trouble: RefCell::default(),
+            index_lost: Cell::new(false),
+            garbage: RefCell::default(),
             snapshot_covers: Cell::new(Offset::ZERO),
             io,
         })
@@ -124,15 +131,19 @@ impl<I: Io> Delay<I> {
         if let Some(error) = schedule.unreadable() {
             tracing::error!(partition = %partition.log().id(), %error, "delayed records cannot be read");
         }
-        let pending = schedule.pending();
         self.schedule.replace(*schedule);
         let set = self.log.set(log);
         assert!(set.is_ok(), "a delay log is opened once");
+        if !self.verify_runs().await {
+            self.index_lost.set(true);
+        }
+        self.remove_orphans().await;
         if whole {
             let this = Rc::clone(self);
             let deliver = async move { this.deliver().await };
             self.io.spawn(TaskClass::Foreground, deliver);
         }
+        let pending = self.schedule.borrow().pending();
         let waiting = (pending > 0).then(|| format!("{pending} wait"));
         let lines: Vec<String> = report.into_iter().chain(waiting).collect();
         Ok((!lines.is_empty()).then(|| lines.join(", ")))
@@ -279,15 +290,22 @@ impl<I: Io> Delay<I> {
             let durable = partition.log().durable_end();
             self.schedule.borrow_mut().delivered(durable);
         }
-        let schedule = self.schedule.borrow();
+        let mut schedule = self.schedule.borrow_mut();
         self.snapshot_covers.set(schedule.delivered_below());
+        self.garbage.borrow_mut().extend(schedule.take_garbage());
         schedule.snapshot()
     }
 
     /// The snapshot is durable: the partition need not remember what it covers.
-    pub(super) fn log_checkpointed(&self) {
+    pub(super) fn log_checkpointed(self: &Rc<Self>) {
         let covered = self.snapshot_covers.get();
         self.deliveries.borrow_mut().forget_below(covered);
+        let garbage = self.garbage.take();
+        if !garbage.is_empty() {
+            let this = Rc::clone(self);
+            let remove = async move { this.remove_runs(garbage).await };
+            self.io.spawn(TaskClass::Background, remove);
+        }
     }
 
     /// For a checkpoint of the partition.
