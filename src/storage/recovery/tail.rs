@@ -88,6 +88,15 @@ impl<I: Io> Recovery<'_, I> {
             (flushed, proof)
         } else {
             let flushed = scan.tail.proof?;
+            if let Some(lost) = self.lost_in_journal(scan) {
+                // It is the journal that does not have what it should.
+                let acknowledged = lost.acknowledged.max(flushed);
+                return Some(Damage {
+                    below,
+                    acknowledged,
+                    ..lost
+                });
+            }
             let proof = format!("a frame of the journal names offset {flushed} as durable");
             (flushed, proof)
         };
