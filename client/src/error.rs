@@ -256,6 +256,53 @@ pub enum ConsumeError {
         /// The partition.
         partition: PartitionIndex,
     },
+    /// The caller did not poll for too long, so others took over.
+    #[error(
+        "poll was not called for {max_poll_interval:?}, so the member left group {group} and others have its \
+         partitions; poll more often, take fewer records at once (max_poll_records), or raise max_poll_interval"
+    )]
+    MaxPollInterval {
+        /// The group.
+        group: Arc<str>,
+        /// The setting.
+        max_poll_interval: Duration,
+    },
+    /// The group has committed nothing of the partition, and `auto_offset_reset` is none.
+    #[error(
+        "group {group} has committed no offset of {topic}/{partition}: seek, or set auto_offset_reset"
+    )]
+    NoCommittedOffset {
+        /// The group.
+        group: Arc<str>,
+        /// The topic.
+        topic: Arc<str>,
+        /// The partition.
+        partition: PartitionIndex,
+    },
+    /// An offset was not committed.
+    #[error("offset {offset} of {topic}/{partition} was not committed: {message} ({code:?})")]
+    CommitRefused {
+        /// The topic.
+        topic: Arc<str>,
+        /// The partition.
+        partition: PartitionIndex,
+        /// The offset.
+        offset: Offset,
+        /// The reason as a number.
+        code: ErrorCode,
+        /// The reason as a sentence.
+        message: Arc<str>,
+    },
+    /// The group does not take this member.
+    #[error("group {group}: {message} ({code:?})")]
+    Group {
+        /// The group.
+        group: Arc<str>,
+        /// The reason as a number.
+        code: ErrorCode,
+        /// The reason as a sentence.
+        message: Arc<str>,
+    },
     /// The topic could not be looked up, or offsets not be resolved.
     #[error(transparent)]
     Request(#[from] RequestError),
@@ -266,9 +313,14 @@ impl ConsumeError {
     #[must_use]
     pub fn is_retriable(&self) -> bool {
         match self {
-            Self::Refused { code, .. } => code.is_retriable(),
+            Self::Refused { code, .. }
+            | Self::CommitRefused { code, .. }
+            | Self::Group { code, .. } => code.is_retriable(),
             Self::Request(error) => error.is_retriable(),
-            Self::OffsetOutOfRange { .. }
+            // The next poll joins again.
+            Self::MaxPollInterval { .. } => true,
+            Self::NoCommittedOffset { .. }
+            | Self::OffsetOutOfRange { .. }
             | Self::LogTruncated { .. }
             | Self::Corrupt { .. }
             | Self::NotAssigned { .. } => false,
@@ -281,9 +333,14 @@ impl ConsumeError {
         match self {
             Self::OffsetOutOfRange { .. } => Some(ErrorCode::OffsetOutOfRange),
             Self::Corrupt { .. } => Some(ErrorCode::CorruptBatch),
-            Self::Refused { code, .. } => Some(*code),
+            Self::Refused { code, .. }
+            | Self::CommitRefused { code, .. }
+            | Self::Group { code, .. } => Some(*code),
             Self::Request(error) => error.code(),
-            Self::LogTruncated { .. } | Self::NotAssigned { .. } => None,
+            Self::LogTruncated { .. }
+            | Self::NotAssigned { .. }
+            | Self::MaxPollInterval { .. }
+            | Self::NoCommittedOffset { .. } => None,
         }
     }
 }

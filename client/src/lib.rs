@@ -33,6 +33,7 @@ mod clock;
 mod connection;
 mod consumer;
 mod error;
+mod group;
 mod lookups;
 mod metadata;
 mod offsets;
@@ -44,19 +45,23 @@ mod routing;
 #[doc = include_str!("../README.md")]
 mod readme {}
 
-pub use admin::{Admin, DelayRef, DelayedRecord, NewTopic, OffsetSpec};
+pub use admin::{Admin, Committed, DelayRef, DelayedRecord, NewTopic, OffsetSpec};
 pub use client::{Client, ClientBuilder};
 pub use consumer::{
     Consumer, ConsumerBatch, ConsumerBuilder, ConsumerRecord, OutOfRangePolicy, StartAt,
     TruncationPolicy,
 };
 pub use error::{ConsumeError, Error, ProduceError, RequestError};
+pub use group::{
+    AutoOffsetReset, CommitOffset, GroupAssignor, GroupConsumer, GroupConsumerBuilder,
+};
 pub use millstream_protocol::{
-    ErrorCode, LeaderEpoch, Offset, PartitionIndex, TopicId,
+    ErrorCode, LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartition,
     batch::Compression,
     messages::{
         BrokerInfo, BrokerStatus, CancelOutcome, ConfigEntry, DelayedStatus,
-        DescribeClusterResponse, PartitionInfo, PartitionStatus, TopicInfo,
+        DescribeClusterResponse, GroupDescription, GroupMember, ListedGroup, PartitionInfo,
+        PartitionStatus, TopicInfo,
     },
 };
 pub use producer::{

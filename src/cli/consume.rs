@@ -11,13 +11,15 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use millstream_client::{
-    Client, Consumer, ConsumerRecord, Offset, OffsetSpec, PartitionIndex, RequestError, StartAt,
+    AutoOffsetReset, Client, Consumer, ConsumerRecord, Offset, OffsetSpec, PartitionIndex,
+    RequestError, StartAt,
 };
 use millstream_loadgen::units::parse_count;
 use tokio::time::{Instant, sleep};
 
 use super::{
     connect::{ConnectArgs, block_on},
+    consume_group::{self, Membership},
     failure::usage,
     json_record,
     moment::Place,
@@ -26,13 +28,13 @@ use super::{
 };
 
 /// Longest wait within one poll.
-const POLL_WAIT: Duration = Duration::from_millis(500);
+pub(super) const POLL_WAIT: Duration = Duration::from_millis(500);
 /// Pause after an error that may pass.
-const RETRY_PAUSE: Duration = Duration::from_millis(200);
+pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// Without --follow, trouble that lasts this long is final.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// Records taken from the client at once.
-const POLL_RECORDS: usize = 10_000;
+pub(super) const POLL_RECORDS: usize = 10_000;
 
 const EXAMPLES: &str = "\
 Records of one partition come in offset order. Without --follow, reading stops
@@ -41,6 +43,10 @@ where each partition ended when the command started.
 With --format json, a key, value or header value that is no UTF-8 appears as
 key_base64 or value_base64; nothing is lost, and produce --format json takes it.
 
+With --group, the group's members share the partitions; reading begins where the
+group has committed, and what was printed is committed. --from beginning or end
+says where to begin what the group has not read yet.
+
 Exit status: 0 all was read, or the reader went (| head); 1 not; 2 wrong command
 line.
 
@@ -48,7 +54,8 @@ Examples:
   millstream consume events
   millstream consume events --from end --follow
   millstream consume events --from -1h --max-records 10 --format json
-  millstream consume events clicks --partition 0 | head";
+  millstream consume events clicks --partition 0 | head
+  millstream consume events --group billing --follow";
 
 /// Arguments of `millstream consume`.
 #[derive(Debug, Args)]
@@ -70,6 +77,12 @@ pub struct ConsumeArgs {
     /// Read only this partition; may be given several times
     #[arg(long, short, value_name = "N")]
     partition: Vec<u32>,
+    /// Read as a member of this consumer group
+    #[arg(long, short, value_name = "GROUP")]
+    group: Option<String>,
+    /// Name of this member that survives its restarts
+    #[arg(long, value_name = "ID", requires = "group")]
+    instance_id: Option<String>,
     /// Stop after this many records
     #[arg(long, short = 'n', value_name = "COUNT", value_parser = parse_count)]
     max_records: Option<u64>,
@@ -96,7 +109,36 @@ impl ConsumeArgs {
         if self.format == Format::Json && self.key_separator.is_some() {
             return Err(usage("--key-separator is for text; JSON has the key"));
         }
-        block_on(self.read_all())
+        match self.group.clone() {
+            None => block_on(self.read_all()),
+            Some(group) => self.read_as_member(group),
+        }
+    }
+
+    fn read_as_member(self, group: String) -> Result<ExitCode> {
+        if !self.partition.is_empty() {
+            return Err(usage(
+                "the group decides which partitions a member reads: leave --partition out",
+            ));
+        }
+        let reset = match self.from {
+            Place::Beginning => AutoOffsetReset::Earliest,
+            Place::End => AutoOffsetReset::Latest,
+            Place::Offset(_) | Place::Time(_) => {
+                return Err(usage(
+                    "a group begins where it has committed; millstream group reset-offsets moves that",
+                ));
+            }
+        };
+        let membership = Membership {
+            group,
+            instance_id: self.instance_id.clone(),
+            topics: self.topics.clone(),
+            reset,
+            follow: self.follow,
+        };
+        let printer = Printer::new(self.max_records, self.format, self.key_separator);
+        block_on(consume_group::read(&self.connect, membership, printer))
     }
 
     async fn read_all(self) -> Result<ExitCode> {
@@ -107,12 +149,7 @@ impl ConsumeArgs {
             self.assign(&client, topic, &mut consumer, &mut ends)
                 .await?;
         }
-        let mut printer = Printer {
-            left: self.max_records,
-            out: Vec::new(),
-            text: TextWriter::new(self.key_separator.map(String::into_bytes)),
-            format: self.format,
-        };
+        let mut printer = Printer::new(self.max_records, self.format, self.key_separator);
         let mut trouble_since: Option<Instant> = None;
         while printer.left != Some(0) {
             ends.retain(|(topic, partition), end| {
@@ -190,7 +227,7 @@ impl ConsumeArgs {
     }
 }
 
-struct Printer {
+pub(super) struct Printer {
     left: Option<u64>,
     out: Vec<u8>,
     text: TextWriter,
@@ -198,6 +235,32 @@ struct Printer {
 }
 
 impl Printer {
+    fn new(most: Option<u64>, format: Format, key_separator: Option<String>) -> Self {
+        Self {
+            left: most,
+            out: Vec::new(),
+            text: TextWriter::new(key_separator.map(String::into_bytes)),
+            format,
+        }
+    }
+
+    /// Whether as many were printed as were asked for.
+    pub(super) fn is_done(&self) -> bool {
+        self.left == Some(0)
+    }
+
+    /// Prints records up to the count that was asked for; tells how many.
+    pub(super) fn print_all(&mut self, records: &[ConsumerRecord]) -> Result<usize> {
+        let most = self.left.and_then(|left| usize::try_from(left).ok());
+        let count = records.len().min(most.unwrap_or(usize::MAX));
+        self.out.clear();
+        for record in &records[..count] {
+            self.write(record)?;
+        }
+        self.flush()?;
+        Ok(count)
+    }
+
     /// Prints records, those beyond the end of their partition excepted: the end is where the
     /// partition ended at the start, whoever writes meanwhile.
     fn print(&mut self, records: &[ConsumerRecord], ends: &Ends) -> Result<()> {
@@ -212,19 +275,28 @@ impl Printer {
                 Some(None) => {}
                 Some(Some(_)) | None => continue,
             }
-            match self.format {
-                Format::Text => self.text.write(
-                    &mut self.out,
-                    record.key.as_deref(),
-                    record.value.as_deref(),
-                    &record.headers,
-                ),
-                Format::Json => json_record::write(&mut self.out, record)?,
-            }
-            if let Some(left) = &mut self.left {
-                *left -= 1;
-            }
+            self.write(record)?;
         }
+        self.flush()
+    }
+
+    fn write(&mut self, record: &ConsumerRecord) -> Result<()> {
+        match self.format {
+            Format::Text => self.text.write(
+                &mut self.out,
+                record.key.as_deref(),
+                record.value.as_deref(),
+                &record.headers,
+            ),
+            Format::Json => json_record::write(&mut self.out, record)?,
+        }
+        if let Some(left) = &mut self.left {
+            *left -= 1;
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<()> {
         // Rust's standard output is line-buffered: one write of many lines passes it by.
         let mut stdout = io::stdout().lock();
         stdout.write_all(&self.out)?;

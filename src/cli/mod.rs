@@ -12,9 +12,11 @@ mod completions;
 mod config;
 mod connect;
 mod consume;
+mod consume_group;
 mod delay;
 mod disk_check;
 mod failure;
+mod group;
 mod json_record;
 mod lines;
 mod log;
@@ -51,6 +53,8 @@ pub enum Command {
     Consume(consume::ConsumeArgs),
     /// List, count and cancel records that wait to be delivered
     Delay(delay::DelayArgs),
+    /// List, describe, move and delete consumer groups
+    Group(group::GroupArgs),
     /// Show whether the broker answers, and how it fares
     Status(status::StatusArgs),
     /// Generate load, measure it, and verify that nothing is lost
@@ -77,6 +81,7 @@ impl Command {
             Self::Produce(args) => args.run(),
             Self::Consume(args) => args.run(),
             Self::Delay(args) => args.run(),
+            Self::Group(args) => args.run(),
             Self::Status(args) => args.run(),
             Self::Bench(args) => args.run(),
             Self::Log(args) => args.run(),

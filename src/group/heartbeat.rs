@@ -229,7 +229,8 @@ impl<T> Group<T> {
         for partition in held {
             if self.topics.has(partition) && !self.owners.contains_key(&partition) {
                 self.owners.insert(partition, id.clone());
-                member.owned.insert(partition, epoch);
+                // It has had it since then, or longer: what it commits meanwhile counts.
+                member.owned.insert(partition, heartbeat.epoch);
                 member.target.insert(partition);
             }
         }

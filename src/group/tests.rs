@@ -208,6 +208,8 @@ fn after_a_restart_nothing_moves_until_all_are_back_or_given_up() {
         beat("a", BASE + 4, 0, Some(whole.clone())),
     );
     assert_eq!(replies(&back), [(2, Some(vec![2, 3]))]);
+    let without_news = group.may_commit("a", Epoch(BASE + 4), partition(2));
+    assert_eq!(without_news, Ok(()), "it never let go");
     let stranger = apply(&mut group, at(2), beat("x", BASE + 4, 0, Some(whole)));
     assert_eq!(refusals(&stranger), [ErrorCode::UnknownMemberId]);
     assert_eq!(group.state(), State::Recovering);

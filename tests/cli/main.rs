@@ -9,6 +9,7 @@ mod delayed;
 mod disk_check;
 mod errors;
 mod examples;
+mod groups;
 mod help;
 mod json;
 mod load;

@@ -20,7 +20,7 @@ use millstream_client::{
     },
 };
 use millstream_protocol::{
-    ErrorCode, Offset, PartitionIndex, TopicId, TopicPartition, batch::Batches,
+    ErrorCode, LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartition, batch::Batches,
 };
 
 use crate::{
@@ -156,6 +156,7 @@ impl Consumer {
             topic,
             leader,
             offset,
+            read_epoch: LeaderEpoch::UNKNOWN,
         });
     }
 
@@ -233,6 +234,7 @@ impl Consumer {
                 topic,
                 leader,
                 offset,
+                read_epoch: LeaderEpoch::UNKNOWN,
             });
         }
     }

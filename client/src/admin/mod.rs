@@ -1,6 +1,7 @@
 //! Topics, settings and offsets.
 
 mod delayed;
+mod groups;
 
 use std::sync::Arc;
 
@@ -24,6 +25,8 @@ use crate::{
     offsets,
     routing::{PartitionAnswer, ask_leaders},
 };
+
+pub use groups::Committed;
 
 /// Asks the cluster about topics and changes them. Cheap to clone.
 #[derive(Clone, Debug)]

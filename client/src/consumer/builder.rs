@@ -9,7 +9,7 @@ use super::{
     machine::Config,
     record::{OutOfRangePolicy, TruncationPolicy},
 };
-use crate::{client::Client, clock::jitter_seed};
+use crate::{client::Client, clock::jitter_seed, group::GroupConsumerBuilder};
 
 /// Settings of a [`Consumer`]; made by [`Client::consumer`].
 #[derive(Clone, Debug)]
@@ -34,6 +34,12 @@ impl ConsumerBuilder {
             config,
             max_poll_records: 1000,
         }
+    }
+
+    /// Makes it a member of a group, which shares the partitions of its topics.
+    #[must_use]
+    pub fn group_id(self, group: impl Into<String>) -> GroupConsumerBuilder {
+        GroupConsumerBuilder::new(self.client.clone(), self, group.into())
     }
 
     /// Most bytes read ahead of the caller, over all partitions. 32 MiB by default. A batch that is

@@ -17,7 +17,7 @@ use std::{
 
 use futures_core::Stream;
 use millstream_protocol::{
-    Offset, PartitionIndex, TopicId, TopicPartition,
+    LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartition,
     messages::{EARLIEST_TIMESTAMP, LATEST_TIMESTAMP},
 };
 use tokio::{sync::Notify, time::timeout_at};
@@ -93,6 +93,18 @@ impl Consumer {
         partition: PartitionIndex,
         start: StartAt,
     ) -> Result<(), ConsumeError> {
+        let epoch = LeaderEpoch::UNKNOWN;
+        self.assign_after(topic, partition, start, epoch).await
+    }
+
+    /// The same; what was read before the start was of this leader epoch.
+    pub(crate) async fn assign_after(
+        &mut self,
+        topic: &str,
+        partition: PartitionIndex,
+        start: StartAt,
+        read_epoch: LeaderEpoch,
+    ) -> Result<(), ConsumeError> {
         let shared = &self.core.client.shared;
         let newer_than = shared.clock.now().saturating_sub(MAX_TOPIC_AGE);
         let known = shared.metadata.refresh(topic, newer_than).await?;
@@ -112,6 +124,7 @@ impl Consumer {
             topic: Arc::clone(&known.name),
             leader: known.leaders[partition.0 as usize],
             offset,
+            read_epoch,
         });
         Ok(())
     }
@@ -215,6 +228,23 @@ impl Consumer {
                 return Ok(Vec::new());
             }
         }
+    }
+
+    /// As [`poll`](Self::poll), with what is there now.
+    pub(crate) fn take_now(&self) -> Result<Vec<ConsumerRecord>, ConsumeError> {
+        let taken = self.take_records();
+        self.core.wake.notify_one();
+        taken
+    }
+
+    /// Waits until there may be something to take.
+    pub(crate) async fn wait_for_more(&self) {
+        self.core.ready.notified().await;
+    }
+
+    /// The next offset to hand out of a partition, and the leader epoch of the last batch handed out.
+    pub(crate) fn done_up_to(&self, at: TopicPartition) -> Option<(Offset, LeaderEpoch)> {
+        self.core.state().machine.done_up_to(at)
     }
 
     /// An obstacle comes alone: what was read before it is returned first.

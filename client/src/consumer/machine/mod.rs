@@ -27,7 +27,7 @@ use std::{
 
 use bytes::Bytes;
 use millstream_protocol::{
-    Offset, TopicId, TopicPartition,
+    LeaderEpoch, Offset, TopicId, TopicPartition,
     messages::{FetchPartitionResult, FetchRequest},
 };
 
@@ -68,6 +68,9 @@ pub enum Event {
         topic: Arc<str>,
         leader: Option<Leader>,
         offset: Offset,
+        /// Leader epoch of what was read before that offset, or -1: if that was cut away, the broker can
+        /// tell.
+        read_epoch: LeaderEpoch,
     },
     Unassigned(TopicPartition),
     /// Hand out nothing of this partition until it is resumed, and read no further ahead.
@@ -170,7 +173,11 @@ impl Machine {
                 topic,
                 leader,
                 offset,
-            } => self.assign(at, topic, leader, offset),
+                read_epoch,
+            } => {
+                self.assign(at, topic, leader, offset);
+                self.read_before(at, read_epoch);
+            }
             Event::Unassigned(at) => self.unassign(at),
             Event::Paused(at) => self.pause_reading(at),
             Event::Resumed(at) => self.resume_reading(at),
@@ -204,6 +211,7 @@ impl Machine {
             let partition = self.partitions.get_mut(&batch.at);
             let partition = partition.expect("the queue holds assigned partitions only");
             partition.position = batch.header.next_offset();
+            partition.position_epoch = batch.header.leader_epoch;
             partition.buffered -= batch.size();
             self.buffered -= batch.size();
             // Control batches are the log's own; they count as read, and are not shown.
@@ -233,6 +241,12 @@ impl Machine {
 
     pub fn position(&self, at: TopicPartition) -> Option<Offset> {
         self.partitions.get(&at).map(|it| it.position)
+    }
+
+    /// The position, and the leader epoch of the batch before it.
+    pub fn done_up_to(&self, at: TopicPartition) -> Option<(Offset, LeaderEpoch)> {
+        let partition = self.partitions.get(&at)?;
+        Some((partition.position, partition.position_epoch))
     }
 
     pub fn high_watermark(&self, at: TopicPartition) -> Option<Offset> {
@@ -266,6 +280,14 @@ impl Machine {
             self.partitions
                 .insert(at, Partition::new(topic, leader, offset));
             self.order.push(at);
+        }
+    }
+
+    fn read_before(&mut self, at: TopicPartition, epoch: LeaderEpoch) {
+        let partition = self.partitions.get_mut(&at).expect("just assigned");
+        partition.position_epoch = epoch;
+        if partition.last_fetched_epoch == LeaderEpoch::UNKNOWN {
+            partition.last_fetched_epoch = epoch;
         }
     }
 

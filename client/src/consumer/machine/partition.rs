@@ -15,6 +15,8 @@ pub(super) struct Partition {
     pub fetch_offset: Offset,
     /// Next offset that the caller gets.
     pub position: Offset,
+    /// Leader epoch of the batch before the position, as far as it is known.
+    pub position_epoch: LeaderEpoch,
     /// Leader epoch of the last batch that was read, so that the broker can tell if it was cut away
     /// (KIP-320).
     pub last_fetched_epoch: LeaderEpoch,
@@ -42,6 +44,7 @@ impl Partition {
             leader,
             fetch_offset: offset,
             position: offset,
+            position_epoch: LeaderEpoch::UNKNOWN,
             last_fetched_epoch: LeaderEpoch::UNKNOWN,
             diverged: None,
             in_flight: None,
@@ -60,6 +63,7 @@ impl Partition {
     pub(super) fn seek(&mut self, offset: Offset) {
         self.fetch_offset = offset;
         self.position = offset;
+        self.position_epoch = LeaderEpoch::UNKNOWN;
         self.last_fetched_epoch = match self.diverged.take() {
             Some((at, epoch)) if at == offset => epoch,
             Some(_) | None => LeaderEpoch::UNKNOWN,

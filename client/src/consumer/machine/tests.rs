@@ -52,6 +52,7 @@ pub(super) fn assigned(partition: u32, offset: i64) -> Event {
         topic: "t".into(),
         leader: Some(leader(0, 1)),
         offset: Offset(offset),
+        read_epoch: LeaderEpoch::UNKNOWN,
     }
 }
 
