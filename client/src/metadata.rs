@@ -93,6 +93,8 @@ struct State {
     server: usize,
     brokers: BTreeMap<BrokerId, Arc<str>>,
     topics: BTreeMap<Arc<str>, Arc<Topic>>,
+    /// Of topics that have one: how old a record may be for a reader, in milliseconds.
+    ttls: BTreeMap<TopicId, i64>,
 }
 
 impl Metadata {
@@ -157,16 +159,28 @@ impl Metadata {
             self.state().topics.remove(name);
             return Err(error);
         }
+        let ttl_ms = ttl_ms_of(&info);
         let topic = Arc::new(topic_of(info, self.clock.now()));
-        self.state()
-            .topics
-            .insert(Arc::clone(&topic.name), Arc::clone(&topic));
+        let mut state = self.state();
+        match ttl_ms {
+            Some(ttl_ms) => _ = state.ttls.insert(topic.id, ttl_ms),
+            None => _ = state.ttls.remove(&topic.id),
+        }
+        let name = Arc::clone(&topic.name);
+        state.topics.insert(name, Arc::clone(&topic));
         Ok(topic)
+    }
+
+    /// How old a topic's records may be for a reader, in milliseconds, if there is a limit.
+    pub(crate) fn ttl_ms(&self, id: TopicId) -> Option<i64> {
+        self.state().ttls.get(&id).copied()
     }
 
     /// Drops a topic that turned out to be gone, so that its name is looked up again.
     pub(crate) fn forget(&self, id: TopicId) {
-        self.state().topics.retain(|_, topic| topic.id != id);
+        let mut state = self.state();
+        state.topics.retain(|_, topic| topic.id != id);
+        state.ttls.remove(&id);
     }
 
     /// Asks any broker for topics and learns the brokers on the way.
@@ -255,6 +269,11 @@ pub(crate) fn check(info: &TopicInfo) -> Result<(), RequestError> {
             message: format!("topic {:?} can't be described", info.name).into(),
         }),
     }
+}
+
+fn ttl_ms_of(info: &TopicInfo) -> Option<i64> {
+    let setting = info.configs.iter().find(|it| it.name == "ttl.ms")?;
+    setting.value.parse().ok().filter(|ttl_ms| *ttl_ms >= 0)
 }
 
 fn topic_of(info: TopicInfo, heard_at: Duration) -> Topic {

@@ -12,6 +12,8 @@ pub const DELAY_ID: &str = "millstream.delay-id";
 pub const ORIGINAL_TIMESTAMP: &str = "millstream.original-timestamp";
 /// On a delayed record that was delivered: what the broker called it.
 pub const DELAY_OFFSET: &str = "millstream.delay-offset";
+/// How long a record may be read after its timestamp, in milliseconds: clients leave it out after that.
+pub const TTL: &str = "millstream.ttl";
 
 /// What a delayed record says about when it is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

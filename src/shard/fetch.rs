@@ -18,6 +18,7 @@ use crate::{
     partition::{FetchVerdict, Partition},
     shard::{
         Shard,
+        live::read_live,
         partition::{PartitionShell, refusal_message},
         router::{Fetched, Op, OpReply, Unanswered, Watched},
     },
@@ -226,8 +227,7 @@ impl<I: Io> Shard<I> {
             }
             FetchVerdict::Read { up_to } if max_bytes > 0 => {
                 let max_bytes = max_bytes.min(entry.max_bytes.max(1) as usize);
-                let log = shell.log();
-                match log.read_some(entry.fetch_offset, up_to, max_bytes).await {
+                match read_live(&shell, entry.fetch_offset, up_to, max_bytes).await {
                     Ok((slices, next)) => {
                         let size = slices.iter().map(Slice::size).sum::<usize>();
                         result.records_size = u32::try_from(size).unwrap_or(u32::MAX);

@@ -12,6 +12,7 @@ mod clock;
 pub mod delay;
 mod fetch;
 mod groups;
+mod live;
 mod metadata;
 mod offsets;
 mod plane;

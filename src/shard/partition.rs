@@ -41,6 +41,8 @@ pub struct PartitionShell<I: Io> {
     timestamp_type: Cell<TimestampType>,
     /// The topic is compacted, or is to be.
     keys_required: Cell<bool>,
+    /// Readers get nothing that is older.
+    ttl_ms: Cell<Option<u64>>,
     checkpointing: Cell<bool>,
     closed: Cell<bool>,
     /// What is wrong with acknowledged data, once it is known.
@@ -184,6 +186,7 @@ impl<I: Io> PartitionShell<I> {
             max_batch_size: Cell::new(config.max_batch_bytes),
             timestamp_type: Cell::new(config.timestamp_type),
             keys_required: Cell::new(config.cleanup_policy.compacts()),
+            ttl_ms: Cell::new(config.ttl_ms),
             checkpointing: Cell::new(false),
             closed: Cell::new(false),
             damage: found.damage.map_or_else(OnceCell::new, OnceCell::from),
@@ -232,11 +235,18 @@ impl<I: Io> PartitionShell<I> {
         self.max_batch_size.set(config.max_batch_bytes);
         self.timestamp_type.set(config.timestamp_type);
         self.require_keys(config.cleanup_policy.compacts());
+        self.ttl_ms.set(config.ttl_ms);
         self.log.set_options(log_options(config));
         self.apply(Event::Led { epoch });
         if let Some(Role::Partition(delay)) = self.role.get() {
             delay.update(config, epoch);
         }
+    }
+
+    /// Batches without a timestamp from here on are over; `None` if none ever is.
+    pub(super) fn live_from_ms(&self) -> Option<i64> {
+        let ttl_ms = i64::try_from(self.ttl_ms.get()?).unwrap_or(i64::MAX);
+        Some(self.io.wall_ms().saturating_sub(ttl_ms))
     }
 
     /// From now on records without a key are refused, or taken.

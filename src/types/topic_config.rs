@@ -85,6 +85,8 @@ pub struct TopicConfig {
     pub min_cleanable_dirty_ratio: Ratio,
     /// A delayed record may be due so long after its acceptance, in milliseconds.
     pub delay_horizon_ms: u64,
+    /// A record is not given to readers any more when its timestamp is older than this, in milliseconds.
+    pub ttl_ms: Option<u64>,
     /// Bit `i`: row `i` of the table was set on the topic.
     set: u32,
 }
@@ -106,6 +108,7 @@ impl Default for TopicConfig {
             max_compaction_lag_ms: None,
             min_cleanable_dirty_ratio: Ratio::HALF,
             delay_horizon_ms: 366 * DAY_MS,
+            ttl_ms: None,
             set: 0,
         }
     }
@@ -132,6 +135,9 @@ pub enum ConfigError {
         /// What it takes.
         takes: &'static str,
     },
+    /// A compacted topic keeps the last record of each key, however old.
+    #[error("ttl.ms is not for compacted topics: they keep the last record of every key")]
+    TtlOfCompacted,
     /// One request sets the same name twice.
     #[error("{name} is given twice")]
     Twice {
@@ -179,7 +185,7 @@ macro_rules! row {
 }
 
 /// Every setting, by name. Rows are never reordered while a process runs; nothing stored counts them.
-static ROWS: [Row; 14] = [
+static ROWS: [Row; 15] = [
     row!(
         "cleanup.policy",
         cleanup_policy,
@@ -292,6 +298,14 @@ static ROWS: [Row; 14] = [
         "Age at which a segment is closed",
         |t| between(parse_duration_ms(t)?, 1_000, MAX_PERIOD_MS),
         |v: u64| v.to_string()
+    ),
+    row!(
+        "ttl.ms",
+        ttl_ms,
+        "1 ms to 36500d, or -1 for ever; not with cleanup.policy=compact",
+        "Readers get no record whose timestamp is older than this, still there or not",
+        |t| unlimited(t, parse_duration_ms, MAX_PERIOD_MS),
+        show_unlimited
     ),
 ];
 
@@ -439,6 +453,9 @@ impl TopicConfig {
                 Some(value) => altered.set(name, value)?,
                 None => altered.unset(name, defaults)?,
             }
+        }
+        if altered.ttl_ms.is_some() && altered.cleanup_policy.compacts() {
+            return Err(ConfigError::TtlOfCompacted);
         }
         Ok(altered)
     }

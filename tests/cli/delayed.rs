@@ -185,3 +185,53 @@ fn on_a_compacted_topic_the_later_delivery_wins() {
     let mine: Vec<&Value> = mine.map(|it| &it["value"]).collect();
     assert_eq!(mine, ["accepted first"]);
 }
+
+#[test]
+fn what_is_past_its_time_to_live_is_not_read() {
+    let Some(broker) = Broker::start() else {
+        return;
+    };
+    let settings = ["-c", "cleanup.policy=compact", "-c", "ttl.ms=1h"];
+    let refused = broker.run(&[&["topic", "create", "c"][..], &settings].concat());
+    assert!(refused.failed(1).contains("ttl.ms"));
+    broker
+        .run(&["topic", "create", "t", "-c", "ttl.ms=1h"])
+        .ok();
+    broker.run(&["topic", "create", "all"]).ok();
+    let record = |ago_ms: i64, value: &str| {
+        let timestamp_ms = now_ms() - ago_ms;
+        format!("{{\"timestamp_ms\":{timestamp_ms},\"value\":\"{value}\"}}\n")
+    };
+    let old = record(7_200_000, "old").repeat(3);
+    let straddles = record(7_200_000, "old too") + &record(60_000, "fresh");
+    for topic in ["t", "all"] {
+        for lines in [&old, &straddles, &old] {
+            let args = ["produce", topic, "--format", "json"];
+            broker.run_with(&args, lines.as_bytes()).ok();
+        }
+    }
+    assert_eq!(consumed(&broker, "all").len(), 8);
+    let values: Vec<Value> = consumed(&broker, "t")
+        .into_iter()
+        .map(|it| it["value"].clone())
+        .collect();
+    assert_eq!(values, ["fresh"]);
+    let alter = [
+        "topic",
+        "alter",
+        "t",
+        "-c",
+        "cleanup.policy=compact",
+        "--force",
+    ];
+    assert!(broker.run(&alter).failed(1).contains("ttl.ms"));
+}
+
+#[expect(clippy::disallowed_methods, reason = "records carry wall time")]
+fn now_ms() -> i64 {
+    let now = std::time::SystemTime::now();
+    let since = now
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("after 1970");
+    i64::try_from(since.as_millis()).expect("some time to go")
+}

@@ -6,10 +6,11 @@ use bytes::Bytes;
 use millstream_protocol::{
     Offset, PartitionIndex, TopicPartition,
     batch::{BATCH_HEADER_SIZE, BatchError, BatchHeader, Batches, DecodedBatch, Record, Records},
+    headers::{self, TTL},
 };
 
 use super::record::ConsumerRecord;
-use crate::error::ConsumeError;
+use crate::{clock::wall_time_ms, error::ConsumeError};
 
 /// The records of one batch, undecoded: cheaper than single records where a consumer counts, copies
 /// or filters. Its bytes are a slice of the reply they came in.
@@ -21,6 +22,8 @@ pub struct ConsumerBatch {
     pub(super) bytes: Bytes,
     /// Records below are not wanted: a fetch gets the whole batch that holds its offset.
     pub(super) from: Offset,
+    /// Nor are those that are older than this, in milliseconds: the topic's `ttl.ms`.
+    pub(super) ttl_ms: Option<i64>,
 }
 
 impl ConsumerBatch {
@@ -77,9 +80,10 @@ impl ConsumerBatch {
     /// [`ConsumeError::Corrupt`] if it is damaged; records before the damage have been shown.
     pub fn for_each(&self, mut show: impl FnMut(Record<'_>)) -> Result<(), ConsumeError> {
         let batch = self.open().map_err(|error| self.corrupt(error))?;
+        let mut now_ms = None;
         for record in batch.records() {
             let record = record.map_err(|error| self.corrupt(error))?;
-            if record.offset >= self.from {
+            if record.offset >= self.from && self.is_live(&record, &mut now_ms) {
                 show(record);
             }
         }
@@ -110,9 +114,10 @@ impl ConsumerBatch {
             Cow::Owned(section) => Bytes::from(section),
         };
         records.reserve(header.record_count as usize);
+        let mut now_ms = None;
         for record in Records::new(&header, &section)? {
             let record = record?;
-            if record.offset < self.from {
+            if record.offset < self.from || !self.is_live(&record, &mut now_ms) {
                 continue;
             }
             records.push(ConsumerRecord {
@@ -126,6 +131,20 @@ impl ConsumerBatch {
             });
         }
         Ok(())
+    }
+
+    /// Within its time to live, its topic's and its own. The clock is read when it is needed, and once.
+    fn is_live(&self, record: &Record<'_>, now_ms: &mut Option<i64>) -> bool {
+        let mut own = record.headers;
+        let own = own.find(|(name, _)| *name == TTL.as_bytes());
+        let own = own.and_then(|(_, value)| headers::number(value));
+        let ttl_ms = match (self.ttl_ms, own) {
+            (Some(topics), Some(own)) => topics.min(own),
+            (Some(ttl_ms), None) | (None, Some(ttl_ms)) => ttl_ms,
+            (None, None) => return true,
+        };
+        let now_ms = *now_ms.get_or_insert_with(wall_time_ms);
+        record.timestamp_ms >= now_ms.saturating_sub(ttl_ms)
     }
 
     fn corrupt(&self, error: BatchError) -> ConsumeError {

@@ -255,7 +255,8 @@ impl Consumer {
             match item {
                 None => break,
                 Some(Item::Obstacle(_, error)) => return Err(error),
-                Some(Item::Batch(batch)) => {
+                Some(Item::Batch(mut batch)) => {
+                    batch.ttl_ms = self.ttl_ms_of(&batch);
                     if let Err(error) = batch.append_to(&mut records) {
                         self.core.apply(Event::Damaged {
                             at: batch.at,
@@ -269,6 +270,10 @@ impl Consumer {
         Ok(records)
     }
 
+    fn ttl_ms_of(&self, batch: &ConsumerBatch) -> Option<i64> {
+        self.core.client.shared.metadata.ttl_ms(batch.at.topic)
+    }
+
     fn take_batches(&self) -> Result<Vec<ConsumerBatch>, ConsumeError> {
         let mut batches = Vec::new();
         let mut record_count = 0;
@@ -277,7 +282,8 @@ impl Consumer {
             match state.machine.take(batches.is_empty()) {
                 None => break,
                 Some(Item::Obstacle(_, error)) => return Err(error),
-                Some(Item::Batch(batch)) => {
+                Some(Item::Batch(mut batch)) => {
+                    batch.ttl_ms = self.ttl_ms_of(&batch);
                     record_count += batch.record_count();
                     batches.push(batch);
                 }

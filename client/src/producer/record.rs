@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use millstream_protocol::{
     Offset, PartitionIndex,
-    headers::{DELAY_ID, DELIVER_AFTER, DELIVER_AT},
+    headers::{DELAY_ID, DELIVER_AFTER, DELIVER_AT, TTL},
 };
 
 /// One record to send. Without a partition, the producer's partitioner chooses it: by default the key
@@ -95,6 +95,15 @@ impl ProducerRecord {
         self.headers.retain(|(name, _)| name != DELAY_ID);
         let id: String = id.into();
         self.headers.push((DELAY_ID.to_owned(), Some(id.into())));
+        self
+    }
+
+    /// Has readers leave the record out when its timestamp is older than this; a topic's `ttl.ms` counts too.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.headers.retain(|(name, _)| name != TTL);
+        let ttl = ttl.as_millis().to_string();
+        self.headers.push((TTL.to_owned(), Some(ttl.into())));
         self
     }
 

@@ -130,6 +130,7 @@ impl Machine {
                 header,
                 bytes: bytes.slice_ref(batch),
                 from: partition.fetch_offset,
+                ttl_ms: None,
             };
             partition.fetch_offset = header.next_offset();
             partition.last_fetched_epoch = header.leader_epoch;
