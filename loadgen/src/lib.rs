@@ -20,6 +20,7 @@ mod consume;
 mod durability;
 mod figures;
 mod gaps;
+mod group_load;
 mod hdr_log;
 mod host;
 mod html;

@@ -54,6 +54,7 @@ impl Load {
             Mode::Soak(args) => soak(args)?,
             Mode::Sweep(_)
             | Mode::Saturate(_)
+            | Mode::Group(_)
             | Mode::Compare(_)
             | Mode::Report(_)
             | Mode::NullSink(_) => {

@@ -11,6 +11,7 @@ use crate::{
     clock::Clock,
     compare::{compare, read},
     console::Console,
+    group_load,
     host::HostFacts,
     html,
     interrupt::Interrupts,
@@ -65,6 +66,7 @@ pub fn run(args: &LoadArgs, executable: Option<PathBuf>) -> Result<bool> {
             html::write(&args.page, &read(&args.results)?)?;
             return Ok(true);
         }
+        Mode::Group(args) => return runtime()?.block_on(group_load::run(args)),
         Mode::NullSink(args) => {
             runtime()?.block_on(null_sink::run(args))?;
             return Ok(true);

@@ -13,6 +13,9 @@ mod hello;
 #[path = "../../client/examples/keyed_orders.rs"]
 #[allow(dead_code, reason = "its main is for `cargo run --example`")]
 mod keyed_orders;
+#[path = "../../client/examples/worker_group.rs"]
+#[allow(dead_code, reason = "its main is for `cargo run --example`")]
+mod worker_group;
 
 async fn run(broker: &Broker) -> anyhow::Result<()> {
     let client = Client::builder(broker.server()).connect().await?;
@@ -29,6 +32,11 @@ async fn run(broker: &Broker) -> anyhow::Result<()> {
         partitions.sort_unstable();
         partitions.dedup();
         assert_eq!(partitions.len(), 4, "every partition has a part in it");
+
+        let mut jobs = worker_group::worker_group(&client).await?;
+        jobs.sort();
+        let expected: Vec<String> = (0..10).map(|number| format!("job {number}")).collect();
+        assert_eq!(jobs, expected, "each is done once");
 
         let went = custom_partitioner::custom_partitioner(&client).await?;
         let urgent = went[1];

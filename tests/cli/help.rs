@@ -46,6 +46,10 @@ fn texts_are_as_recorded() {
     for command in ["list", "count", "cancel"] {
         check(&format!("delay-{command}"), &["delay", command, "--help"]);
     }
+    check("group", &["group", "--help"]);
+    for command in ["list", "describe", "reset-offsets", "delete"] {
+        check(&format!("group-{command}"), &["group", command, "--help"]);
+    }
     check("tune", &["tune", "--help"]);
     for command in ["check", "apply", "undo"] {
         check(&format!("tune-{command}"), &["tune", command, "--help"]);

@@ -20,6 +20,9 @@ pub(super) async fn drive(core: Arc<Core>) {
         let shared = &core.client.shared;
         let (actions, deadline, done) = {
             let mut state = core.state();
+            if state.abandoned {
+                return;
+            }
             state.apply(shared.clock.now(), event);
             let deadline = state.machine.deadline();
             let done = state.machine.has_ended() && state.closed;

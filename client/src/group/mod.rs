@@ -104,6 +104,7 @@ struct State {
     machine: Machine,
     actions: Vec<Action>,
     closed: bool,
+    abandoned: bool,
 }
 
 impl State {
@@ -171,6 +172,7 @@ impl GroupConsumer {
                 machine: Machine::new(config),
                 actions: Vec::new(),
                 closed: false,
+                abandoned: false,
             }),
             wake: Notify::new(),
             news: Notify::new(),
@@ -558,6 +560,13 @@ impl GroupConsumer {
                 }
             }
         })
+    }
+
+    /// Ends as a process does that is killed: nothing is committed, nobody is told. For tests of what others
+    /// make of that.
+    #[doc(hidden)]
+    pub fn abandon(self) {
+        self.core.state().abandoned = true;
     }
 
     /// Commits what polls have returned, if commits are automatic, and leaves, so that others go on at

@@ -18,7 +18,7 @@ pub use grid::{RatePoint, SaturateArgs, SweepArgs};
 pub use produce::ProduceArgs;
 pub use workload_file::WorkloadFile;
 
-use crate::{null_sink::NullSinkArgs, units::parse_size};
+use crate::{group_load::GroupArgs, null_sink::NullSinkArgs, units::parse_size};
 
 /// Load, measured; or records, verified.
 #[derive(Clone, Debug, Args)]
@@ -52,6 +52,9 @@ pub enum Mode {
     /// Write and read for a long time, verify everything, keep the disk within bounds
     #[command(after_help = SOAK_EXAMPLES)]
     Soak(SoakArgs),
+    /// Share topics among members that are killed and added: all is read, each by its owner
+    #[command(after_help = GROUP_EXAMPLES)]
+    Group(GroupArgs),
     /// Compare results: what differs, and whether by more than repeated runs do
     #[command(after_help = COMPARE_EXAMPLES)]
     Compare(CompareArgs),
@@ -122,7 +125,7 @@ impl Mode {
             Self::Sweep(args) => &args.write.extent,
             Self::Saturate(args) => &args.write.extent,
             Self::Soak(args) => &args.write.extent,
-            Self::Compare(_) | Self::Report(_) | Self::NullSink(_) => return None,
+            Self::Group(_) | Self::Compare(_) | Self::Report(_) | Self::NullSink(_) => return None,
         })
     }
 
@@ -137,6 +140,7 @@ impl Mode {
             Self::Sweep(_) => "sweep",
             Self::Saturate(_) => "saturate",
             Self::Soak(_) => "soak",
+            Self::Group(_) => "group",
             Self::Compare(_) => "compare",
             Self::Report(_) => "report",
             Self::NullSink(_) => "null-sink",
@@ -173,6 +177,10 @@ const SATURATE_EXAMPLES: &str = "\
 Examples, each after `loadgen` or `millstream bench`:
   saturate --spawn --p99 10ms                the highest rate with 99 of 100 records within 10 ms
   saturate --p99 2ms --record-size 200 --linger 1ms --arrivals poisson";
+const GROUP_EXAMPLES: &str = "\
+Examples, each after `loadgen` or `millstream bench`:
+  group --duration 1m                        3 members over 64 partitions, one killed or added every 3 s
+  group --groups 1000 --members 10 --partitions 10 --rate 0 --churn 0 --heartbeat 3s --session-timeout 15s";
 const COMPARE_EXAMPLES: &str = "\
 Examples, each after `loadgen` or `millstream bench`:
   compare before.json after.json
