@@ -84,6 +84,8 @@ counters! {
     journal_frames: Counter,
     /// Bytes written to the journal, headers and padding included.
     journal_bytes: Counter,
+    /// Journals that failed: the broker ends then.
+    journal_failures: Counter,
     /// Reads answered from memory.
     cache_hits: Counter,
     /// Reads that needed the disk.

@@ -76,6 +76,7 @@ impl<I: Io> Shard<I> {
         counters.flushes.set(storage.flushes);
         counters.journal_frames.set(storage.frames_written);
         counters.journal_bytes.set(storage.journal_bytes);
+        counters.journal_failures.set(storage.journal_failures);
         counters.cache_hits.set(storage.cache_hits);
         counters.cache_misses.set(storage.cache_misses);
         counters.read_bytes.set(storage.read_bytes);

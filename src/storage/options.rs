@@ -167,6 +167,8 @@ pub struct StorageCounters {
     pub frames_written: u64,
     /// Bytes written to the journal, headers and padding included.
     pub journal_bytes: u64,
+    /// Set once the journal failed: 1.
+    pub journal_failures: u64,
     /// Reads answered without the disk.
     pub cache_hits: u64,
     /// Reads that went to the disk.

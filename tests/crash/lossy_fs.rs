@@ -50,6 +50,9 @@ pub struct Lost {
 #[derive(Debug)]
 struct State {
     nodes: BTreeMap<u64, Node>,
+    /// Files that were made under names that end like this cannot be written.
+    failing: Option<&'static str>,
+    made_as: BTreeMap<u64, OsString>,
     next: u64,
     lost: Lost,
 }
@@ -63,6 +66,8 @@ impl LossyFs {
         let root = Node::Dir(Names::new(), Names::new());
         Self(Arc::new(Mutex::new(State {
             nodes: BTreeMap::from([(1, root)]),
+            failing: None,
+            made_as: BTreeMap::new(),
             next: 2,
             lost: Lost::default(),
         })))
@@ -99,6 +104,11 @@ impl LossyFs {
                 }
             }
         }
+    }
+
+    /// From now on files that were made under names that end like this cannot be written, or all can again.
+    pub fn fail_writes(&self, names: Option<&'static str>) {
+        self.state().failing = names;
     }
 
     pub fn lost(&self) -> Lost {
@@ -207,6 +217,7 @@ impl State {
             return Err(Errno::EEXIST);
         }
         self.dir(parent)?.insert(name.to_owned(), ino);
+        self.made_as.insert(ino, name.to_owned());
         self.next += 1;
         self.nodes.insert(ino, node);
         self.attr(ino)
@@ -368,6 +379,11 @@ impl Filesystem for LossyFs {
         // The kernel sends no flush after a direct write that is to be durable: it says so here.
         const O_DSYNC: i32 = 0o10_000;
         let state = &mut *self.state();
+        let made_as = state.made_as.get(&ino.0);
+        let fails = |names: &str| made_as.is_some_and(|name| name.as_encoded_bytes().ends_with(names.as_bytes()));
+        if state.failing.is_some_and(fails) {
+            return reply.error(Errno::EIO);
+        }
         let durable = flags.0 & O_DSYNC != 0;
         state.lost.flushes += u64::from(durable);
         match state.file(ino) {

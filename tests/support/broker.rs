@@ -100,6 +100,11 @@ impl Broker {
             .is_none()
     }
 
+    /// Waits until it has ended by itself; its exit status.
+    pub fn ended(&mut self) -> Option<i32> {
+        self.process.child.wait().expect("the broker ends").code()
+    }
+
     /// Kills it with no warning.
     pub fn kill(&mut self) {
         self.signal(Signal::KILL);

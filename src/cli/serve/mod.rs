@@ -5,6 +5,7 @@
 //! other way round.
 
 mod banner;
+mod journal_watch;
 mod plan;
 mod signals;
 mod supervisor;
@@ -33,6 +34,7 @@ use crate::{
     settings::{Environment, Flags, LogFormat, Settings},
 };
 use banner::Banner;
+use journal_watch::JournalWatch;
 use plan::Plan;
 use supervisor::{Supervisor, Watchdog};
 use watch::Watch;
@@ -158,6 +160,7 @@ struct Running {
     broker: Broker,
     control_threads: ControlThreads,
     _watchdog: Watchdog,
+    _journals: JournalWatch,
 }
 
 impl Running {
@@ -177,6 +180,7 @@ impl Running {
         let admin = admin.transpose()?;
         let broker = Broker::start(&plan.broker, &control)?;
         watch.set_counters(broker.counters().to_vec());
+        let journals = JournalWatch::start(broker.counters().to_vec())?;
         let watchdog = supervisor.watch(move || watch.stuck_shard())?;
         ready.store(true, Ordering::Release);
         Ok(Self {
@@ -185,6 +189,7 @@ impl Running {
             broker,
             control_threads,
             _watchdog: watchdog,
+            _journals: journals,
         })
     }
 

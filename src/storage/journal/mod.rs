@@ -348,6 +348,7 @@ impl<I: Io> Journal<I> {
     /// batches it was to make durable are told that they never will be.
     fn failed(&self, path: &std::path::Path, error: &io::Error, parts: Vec<Part<I>>) {
         self.stopped.set(true);
+        self.counters.borrow_mut().journal_failures += 1;
         tracing::error!(path = %path.display(), %error, "the journal failed; logs go to their segments");
         for part in parts {
             let error = io::Error::new(error.kind(), error.to_string());
