@@ -7,6 +7,9 @@ use crate::broker::Broker;
 #[path = "../../client/examples/custom_partitioner.rs"]
 #[allow(dead_code, reason = "its main is for `cargo run --example`")]
 mod custom_partitioner;
+#[path = "../../client/examples/delayed_reminders.rs"]
+#[allow(dead_code, reason = "its main is for `cargo run --example`")]
+mod delayed_reminders;
 #[path = "../../client/examples/hello.rs"]
 #[allow(dead_code, reason = "its main is for `cargo run --example`")]
 mod hello;
@@ -43,6 +46,9 @@ async fn run(broker: &Broker) -> anyhow::Result<()> {
         assert_eq!(urgent, ("disk is full", PartitionIndex(0)));
         assert_eq!(went[0].1, went[2].1, "one key, one partition");
         assert_ne!(went[0].1, PartitionIndex(0));
+
+        let came = delayed_reminders::delayed_reminders(&client).await?;
+        assert_eq!(came, ["the tea is ready at last"]);
     }
     Ok(())
 }
