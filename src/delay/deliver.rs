@@ -1,7 +1,7 @@
 //! From the delay log to the partition: the records that are due, as a batch of the partition's; and the
 //! broker's own notes in the delay log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use millstream_protocol::{
     Offset, ProducerEpoch, ProducerId,
@@ -54,19 +54,19 @@ impl Found {
     /// [`BatchError`]: the bytes are no batches.
     pub fn collect(
         batches: &[u8],
-        is_wanted: impl Fn(Offset) -> bool,
+        wanted: &BTreeSet<Offset>,
         found: &mut BTreeMap<Offset, Self>,
     ) -> Result<(), BatchError> {
         for batch in Batches::trusted(batches) {
             let (header, bytes) = batch?;
-            let range = header.base_offset.0..header.next_offset().0;
-            if !range.clone().any(|id| is_wanted(Offset(id))) {
+            let mut here = wanted.range(header.base_offset..header.next_offset());
+            if here.all(|offset| found.contains_key(offset)) {
                 continue;
             }
             let compression = header.attributes.compression();
             for record in DecodedBatch::open(bytes)?.records() {
                 let record = record?;
-                if !is_wanted(record.offset) {
+                if !wanted.contains(&record.offset) {
                     continue;
                 }
                 let due = record.headers;

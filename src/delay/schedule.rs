@@ -362,9 +362,14 @@ impl Schedule {
         }
     }
 
+    fn untake(&mut self, entries: &[Entry]) {
+        let these: BTreeSet<Offset> = entries.iter().map(|entry| entry.offset).collect();
+        self.taken.retain(|taken| !these.contains(&taken.offset));
+    }
+
     /// Nothing came of it: these wait again.
     pub fn put_back(&mut self, entries: &[Entry]) {
-        self.taken.retain(|taken| !entries.contains(taken));
+        self.untake(entries);
         for entry in entries {
             self.wait(*entry);
         }
@@ -377,7 +382,7 @@ impl Schedule {
     pub fn handed_over(&mut self, base: Offset, next: Offset, entries: Vec<Entry>) {
         let last = self.handed_over.back();
         assert!(last.is_none_or(|last| last.next <= base), "in order");
-        self.taken.retain(|taken| !entries.contains(taken));
+        self.untake(&entries);
         self.handed_over.push_back(HandedOver {
             base,
             next,

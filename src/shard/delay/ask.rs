@@ -1,6 +1,9 @@
 //! What clients ask of delayed records: list, cancel, how many.
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
 
 use futures_channel::oneshot;
 use millstream_protocol::{
@@ -85,11 +88,12 @@ impl<I: Io> Delay<I> {
             page.map_err(|error| (ErrorCode::StorageError, error.to_string()))?;
         let more = entries.len() > max_records;
         entries.truncate(max_records);
+        let wanted: BTreeSet<Offset> = entries.iter().map(|entry| entry.offset).collect();
         let mut listed = Vec::with_capacity(entries.len());
         let mut found: BTreeMap<Offset, Found> = BTreeMap::new();
         for entry in &entries {
             if !found.contains_key(&entry.offset) {
-                let read = self.read_one(log, entry.offset, &entries, &mut found).await;
+                let read = self.read_one(log, entry.offset, &wanted, &mut found).await;
                 read.map_err(|_| {
                     let message = format!("delayed record {} cannot be read", entry.offset);
                     (ErrorCode::StorageError, message)

@@ -1,7 +1,12 @@
 //! Delivering what is due: read from the delay log, append to the partition, a bounded batch at a time, so
 //! that a burst holds up nobody else.
 
-use std::{collections::BTreeMap, pin::pin, rc::Rc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    pin::pin,
+    rc::Rc,
+    time::Duration,
+};
 
 use futures_util::future::select;
 use millstream_protocol::{ErrorCode, Offset};
@@ -152,6 +157,7 @@ impl<I: Io> Delay<I> {
     /// Reads records from the delay log, in order, as many as fit.
     async fn read(&self, entries: &[Entry]) -> Result<BTreeMap<Offset, Found>, Held> {
         let log = self.log.get().ok_or(Held::Gone)?;
+        let wanted: BTreeSet<Offset> = entries.iter().map(|entry| entry.offset).collect();
         let mut found = BTreeMap::new();
         let mut size = 0;
         for entry in entries {
@@ -162,7 +168,7 @@ impl<I: Io> Delay<I> {
                 break;
             }
             size += self
-                .read_one(log, entry.offset, entries, &mut found)
+                .read_one(log, entry.offset, &wanted, &mut found)
                 .await?;
             let record = found.get(&entry.offset);
             if record.is_none_or(|record| record.due_ms != Some(entry.due_ms)) {
@@ -179,7 +185,7 @@ impl<I: Io> Delay<I> {
         &self,
         log: &Rc<PartitionShell<I>>,
         offset: Offset,
-        wanted: &[Entry],
+        wanted: &BTreeSet<Offset>,
         found: &mut BTreeMap<Offset, Found>,
     ) -> Result<usize, Held> {
         let up_to = log.with_machine(crate::partition::Partition::high_watermark);
@@ -188,8 +194,7 @@ impl<I: Io> Delay<I> {
         let mut size = 0;
         for slice in slices {
             size += slice.size();
-            let is_wanted = |offset| wanted.iter().any(|entry| entry.offset == offset);
-            let read = Found::collect(slice.bytes(), is_wanted, found);
+            let read = Found::collect(slice.bytes(), wanted, found);
             read.map_err(|error| Held::For(error.to_string()))?;
         }
         Ok(size)
