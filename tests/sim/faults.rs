@@ -26,6 +26,8 @@ pub enum Fault {
     PowerCut,
     /// The power goes while the broker starts.
     PowerCutAtStart,
+    /// The power goes while the disk is slow: much is under way.
+    PowerCutOnSlowDisk,
     /// A clean stop and start.
     Restart,
     /// Every connection is reset.
@@ -76,6 +78,15 @@ impl Fault {
                 pause(world, 20).await;
                 let policy = any_policy(world);
                 world.cut_power(policy).await;
+            }
+            Self::PowerCutOnSlowDisk => {
+                let factor = 16 << world.random.below(6);
+                let times = DiskTimes::default().slower(factor);
+                world.broker.disk().set_times(times);
+                pause(world, 1_500).await;
+                let policy = any_policy(world);
+                world.cut_power(policy).await;
+                world.broker.disk().set_times(DiskTimes::default());
             }
             Self::Restart => {
                 world.broker.stop().await;
@@ -193,20 +204,24 @@ async fn failing_start(world: &mut World) {
     world.cut_power(policy).await;
 }
 
+/// Sets the clock a few times, as a quarrel between two time servers would.
 async fn step_clock(world: &mut World) {
-    let range = [1_000, 20_000, 3_000_000][world.random.index(3)];
-    let by_ms = i64::try_from(world.random.below(range)).expect("small");
-    let by_ms = if world.random.chance(50) {
-        by_ms
-    } else {
-        -by_ms
-    };
-    // Both ends of the step are known.
-    world.recorder.say("the clock is about to be set");
-    world.io.step_wall(by_ms);
-    world
-        .recorder
-        .say(format!("the clock is set by {by_ms} ms"));
+    for _ in 0..=world.random.below(4) {
+        let range = [1_000, 20_000, 3_000_000][world.random.index(3)];
+        let by_ms = i64::try_from(world.random.below(range)).expect("small");
+        let by_ms = if world.random.chance(50) {
+            by_ms
+        } else {
+            -by_ms
+        };
+        // Both ends of the step are known.
+        world.recorder.say("the clock is about to be set");
+        world.io.step_wall(by_ms);
+        world
+            .recorder
+            .say(format!("the clock is set by {by_ms} ms"));
+        pause(world, 1_500).await;
+    }
 }
 
 async fn alter(world: &mut World) {
@@ -263,11 +278,17 @@ async fn trim(world: &mut World) {
         partition,
         before_offset,
     };
-    let done = world
-        .ask(&DeleteRecordsRequest {
-            partitions: vec![entry],
-        })
-        .await;
+    let request = DeleteRecordsRequest {
+        partitions: vec![entry],
+    };
+    if world.random.chance(50) {
+        // The power goes meanwhile: before the new start is durable, before the files go, or after.
+        let _unheard = world.admin.request(ANY_SHARD, &request, &[]);
+        pause(world, 12).await;
+        let policy = any_policy(world);
+        return world.cut_power(policy).await;
+    }
+    let done = world.ask(&request).await;
     let done = &done.partitions[0];
     let may_fail = done.error.is_retriable();
     assert!(

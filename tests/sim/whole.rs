@@ -13,10 +13,12 @@ use crate::{
 };
 
 /// Every kind of fault that a flushed log stands without loss.
-const FAULTS: [Fault; 17] = [
+const FAULTS: [Fault; 21] = [
     Fault::PowerCut,
     Fault::PowerCut,
     Fault::PowerCutAtStart,
+    Fault::PowerCutOnSlowDisk,
+    Fault::PowerCutOnSlowDisk,
     Fault::Restart,
     Fault::Reset,
     Fault::Close,
@@ -27,8 +29,10 @@ const FAULTS: [Fault; 17] = [
     Fault::FailingDisk,
     Fault::FailingStart,
     Fault::Spoil,
+    Fault::Spoil,
     Fault::Trim,
     Fault::Recreate,
+    Fault::StepClock,
     Fault::StepClock,
     Fault::Alter,
 ];
@@ -90,10 +94,11 @@ fn any_compacted(name: &str, random: &mut Random) -> NewTopic {
 fn any_retained(name: &str, random: &mut Random) -> NewTopic {
     let settings = [
         [("retention.ms", "8000"), ("retention.bytes", "-1")],
+        [("retention.ms", "24000"), ("retention.bytes", "-1")],
         [("retention.ms", "-1"), ("retention.bytes", "600000")],
         [("retention.ms", "15000"), ("retention.clock", "record")],
     ];
-    with(topic(name, 2, "flushed"), &settings[random.index(3)])
+    with(topic(name, 2, "flushed"), &settings[random.index(4)])
 }
 
 #[test]

@@ -2,7 +2,10 @@
 //! written, and at the next it is again. Everything acknowledged is sealed by then, so nothing may be cut
 //! away for it: the broker refuses to start, or the partition is read-only, and the next start has it all.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use millstream::io::{BLOCK_SIZE, Buffer as _, Clock as _, Disk as _, DiskFile as _, OpenMode};
 
@@ -47,29 +50,19 @@ struct Flipped {
 }
 
 async fn flip(world: &mut World) -> Option<Flipped> {
-    let files = files(world, "/data".into()).await;
+    let dir = ["/data/journal", "/data/topics"][world.random.index(2)];
+    let files = files(world, dir.into()).await;
     if files.is_empty() {
         return None;
     }
     let path = files[world.random.index(files.len())].clone();
-    let size = size_of(world, &path).await;
-    if size == 0 {
-        return None;
-    }
-    // The beginning of a block says most about it.
-    let position = world.random.below(size);
-    let position = match world.random.chance(50) {
-        true => position - position % BLOCK_SIZE as u64 + position % 64,
-        false => position,
-    };
-    let position = position.min(size - 1);
+    let position = position_in(world, &path).await?;
     let mask = 1 << world.random.below(8);
-    world
-        .recorder
-        .say(format!("{} is wrong at {position}", path.display()));
+    let said = format!("{} is wrong at {position}", path.display());
+    world.recorder.say(said);
     let disk = world.broker.disk().clone();
-    disk.corrupt(&path, position, mask)
-        .expect("the file is there");
+    let spoiled = disk.corrupt(&path, position, mask);
+    spoiled.expect("the file is there");
     let block = block_of(world, &path, position).await.unwrap_or_default();
     Some(Flipped {
         path,
@@ -77,6 +70,29 @@ async fn flip(world: &mut World) -> Option<Flipped> {
         mask,
         block,
     })
+}
+
+/// Somewhere in a file where something was written.
+async fn position_in(world: &mut World, path: &Path) -> Option<u64> {
+    let file = world.clients.open(path, OpenMode::Read).await.ok()?;
+    let size = usize::try_from(file.size().await.ok()?).ok()?;
+    let whole = file.read_at(0, size.next_multiple_of(BLOCK_SIZE).max(BLOCK_SIZE));
+    let whole = whole.await.ok()?;
+    let written = |block: &&[u8]| block.iter().any(|byte| *byte != 0);
+    let blocks: Vec<usize> = (0..)
+        .zip(whole.bytes().chunks(BLOCK_SIZE))
+        .filter(|(_, block)| written(block))
+        .map(|(index, _)| index)
+        .collect();
+    let block = blocks.get(world.random.index(blocks.len().max(1)))? * BLOCK_SIZE;
+    let bytes = &whole.bytes()[block..(block + BLOCK_SIZE).min(size)];
+    let used = bytes.iter().rposition(|byte| *byte != 0)? + 1;
+    // The beginning of a block says most about it.
+    let within = match world.random.chance(50) {
+        true => used.min(64),
+        false => used,
+    };
+    Some((block + world.random.index(within)) as u64)
 }
 
 impl Flipped {
@@ -106,15 +122,8 @@ async fn files(world: &World, dir: PathBuf) -> Vec<PathBuf> {
     files
 }
 
-async fn size_of(world: &World, path: &std::path::Path) -> u64 {
-    match world.clients.open(path, OpenMode::Read).await {
-        Ok(file) => file.size().await.unwrap_or(0),
-        Err(_) => 0,
-    }
-}
-
 /// The block that holds a byte, if the file is there.
-async fn block_of(world: &World, path: &std::path::Path, position: u64) -> Option<Vec<u8>> {
+async fn block_of(world: &World, path: &Path, position: u64) -> Option<Vec<u8>> {
     let start = position - position % BLOCK_SIZE as u64;
     let file = world.clients.open(path, OpenMode::Read).await.ok()?;
     let buffer = file.read_at(start, BLOCK_SIZE).await.ok()?;

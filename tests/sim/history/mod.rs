@@ -25,6 +25,9 @@ pub type ReaderId = u32;
 /// The header that carries a record's number: a tombstone has no value that could.
 const ID_HEADER: &str = "id";
 
+/// A history ends with so many answers that nothing explains: clients would go on for long, and learn nothing.
+const UNEXPLAINED_MAX: u32 = 20;
+
 /// When something happened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Moment {
@@ -118,6 +121,7 @@ pub struct History {
     /// Topics by id; one that was created again is another.
     pub names: BTreeMap<TopicId, String>,
     reader_count: ReaderId,
+    unexplained_count: u32,
 }
 
 /// A handle that notes things with their time.
@@ -140,10 +144,14 @@ impl Recorder {
             now_us: self.io.now().0 / 1_000,
             wall_ms: self.io.wall_ms(),
         };
-        self.history
-            .borrow_mut()
-            .events
-            .push(Event { moment, what });
+        let unexplained = matches!(what, What::Unexplained(_));
+        let history = &mut *self.history.borrow_mut();
+        history.events.push(Event { moment, what });
+        history.unexplained_count += u32::from(unexplained);
+        assert!(
+            history.unexplained_count < UNEXPLAINED_MAX,
+            "so much that nothing explains does not get better"
+        );
     }
 
     pub fn say(&self, text: impl Into<String>) {
