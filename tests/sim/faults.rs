@@ -270,8 +270,12 @@ async fn trim(world: &mut World) {
         partition,
     };
     let end = world.shown(at);
-    let before_offset =
-        Offset(i64::try_from(world.random.below(end.0.unsigned_abs() + 1)).expect("small"));
+    let before_offset = match world.random.chance(50) {
+        true => end,
+        false => {
+            Offset(i64::try_from(world.random.below(end.0.unsigned_abs() + 1)).expect("small"))
+        }
+    };
     world.recorder.note(What::Trimming(at, before_offset));
     let entry = DeleteRecordsPartition {
         topic: at.topic,

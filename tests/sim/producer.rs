@@ -50,8 +50,9 @@ pub struct Plan {
     /// Longest pause between two records.
     pub pause: Duration,
     pub delivery_timeout: Duration,
-    /// Largest value, in bytes.
+    /// Largest value, in bytes; one in so many may be as large.
     pub value_size: u64,
+    pub large_one_in: u64,
 }
 
 /// Keys of a compacted topic: few, so that most records replace another.
@@ -221,8 +222,11 @@ impl Producer {
             }
             None => PartitionIndex(self.below(partitions as u64)),
         };
-        let large = if target.compacted { 3 } else { 8 };
-        let size = match self.below(large) {
+        let one_in = match target.compacted {
+            true => self.plan.large_one_in.min(3),
+            false => self.plan.large_one_in,
+        };
+        let size = match self.below(one_in) {
             0 => self.below(self.plan.value_size) as usize,
             _ => 8 + self.below(200) as usize,
         };

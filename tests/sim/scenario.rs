@@ -37,6 +37,8 @@ pub struct Scenario {
     /// Longest pause of a producer between two records.
     pub pause: Duration,
     pub delivery_timeout: Duration,
+    /// One record in so many may be large.
+    pub large_one_in: u64,
     pub consumers: u32,
     /// Faults to draw from, and how many strike.
     pub faults: Vec<Fault>,
@@ -53,6 +55,7 @@ impl Default for Scenario {
             records: 100,
             pause: Duration::from_millis(120),
             delivery_timeout: Duration::from_secs(600),
+            large_one_in: 8,
             consumers: 2,
             faults: Vec::new(),
             fault_count: 4,

@@ -55,6 +55,7 @@ pub fn scenario(seed: u64) -> Scenario {
         producers: 2 + u32::try_from(random.below(2)).expect("small"),
         records: 60,
         pause: Duration::from_millis([60, 500, 1_500][random.index(3)]),
+        large_one_in: [8, 2][random.index(2)],
         consumers: 2,
         faults: (0..kinds)
             .map(|_| FAULTS[random.index(FAULTS.len())])

@@ -101,6 +101,7 @@ impl World {
                 pause: self.scenario.pause,
                 delivery_timeout: self.scenario.delivery_timeout,
                 value_size: 30_000,
+                large_one_in: self.scenario.large_one_in,
             };
             let producer = Producer::start(&self.clients, number, plan, &self.recorder);
             self.producers.push(producer);
