@@ -151,6 +151,7 @@ impl Broker {
             addresses: Vec::new(),
         };
         let replay = read_journals(settings)?;
+        tell_torn(&replay, control);
         let (loaded, all_loaded) = mpsc::channel();
         for (index, inbox) in inboxes.into_iter().enumerate() {
             let loaded = loaded.clone();
@@ -284,6 +285,18 @@ fn read_journals(settings: &BrokerSettings) -> Result<Arc<Replay>, StartError> {
         |io| async move { Replay::read(&io, &data_dir).await },
     )?;
     read.map_err(StartError::Journal)
+}
+
+/// What is cut of them was never proven durable, but nobody should learn of it by missing records.
+fn tell_torn(replay: &Replay, control: &Control) {
+    let image = control.image();
+    for torn in replay.torn() {
+        let name_of = |id: TopicPartition| match image.topic(id.topic) {
+            Some(topic) => format!("{}/{}", topic.name, id.partition),
+            None => format!("{id}, of a deleted topic"),
+        };
+        tracing::warn!("{}", torn.told(name_of));
+    }
 }
 
 /// Removes them before anything new is appended, which could contradict what they hold.

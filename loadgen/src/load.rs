@@ -47,7 +47,7 @@ impl Load {
     /// `clap::Error`).
     pub fn of(mode: Mode) -> Result<Self> {
         let load = match mode {
-            Mode::Produce(args) => writing(args, Kind::Produce)?,
+            Mode::Produce(args) => producing(args)?,
             Mode::Both(args) => writing(args, Kind::Both)?,
             Mode::EndToEnd(args) => end_to_end(args)?,
             Mode::Consume(args) => reading(args)?,
@@ -100,6 +100,16 @@ fn writing(mut args: WriteArgs, kind: fn(Writing) -> Kind) -> Result<Load> {
         kind: kind(Writing::of(&args.produce)),
         extent: Extent::of(&args.extent),
     })
+}
+
+fn producing(args: WriteArgs) -> Result<Load> {
+    if args.extent.verify && args.extent.broker.spawn {
+        return Err(usage(
+            "produce --verify only stamps records, for consume --verify to judge later; with --spawn they are deleted \
+             at the end and nothing can: use both --spawn --verify, or a broker that stays",
+        ));
+    }
+    writing(args, Kind::Produce)
 }
 
 fn end_to_end(args: WriteArgs) -> Result<Load> {
@@ -184,11 +194,13 @@ mod tests {
             "produce --verify --record-size 39",
             "both --verify --record-size uniform:10-100",
             "end-to-end --record-size 8",
+            "produce --verify --spawn",
         ] {
             assert!(load(line).is_err(), "{line}");
         }
         assert!(load("produce --record-size 8").is_ok());
         assert!(load("both --verify --record-size 40").is_ok());
+        assert!(load("both --verify --spawn").is_ok());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::{
     host::HostFacts,
     html,
     interrupt::Interrupts,
-    load::Load,
+    load::{Kind, Load},
     modes::{Saturate, Sweep},
     null_sink,
     results::{Document, FORMAT, RunResult},
@@ -138,6 +138,9 @@ async fn measure(
         Task::One(load) => {
             let result = run_once(load, &mut stage).await?;
             say_run(&console, &result, &facts);
+            if let (Kind::Produce(_), true) = (&load.kind, load.extent.verify) {
+                console.say(&stamped(&load.extent));
+            }
             document.run = Some(result);
         }
         Task::Sweep(sweep) => {
@@ -163,6 +166,22 @@ async fn measure(
         write_json(path, &document)?;
     }
     Ok(ok)
+}
+
+/// What is to be done with records that were stamped and not judged.
+fn stamped(extent: &Extent) -> String {
+    let mut command = "consume --verify".to_owned();
+    if let (Some(topic), None) = (&extent.topic, &extent.state) {
+        command = format!("{command} --topic {topic}");
+    }
+    let note = match &extent.state {
+        Some(state) => {
+            command = format!("{command} --state {}", state.display());
+            ""
+        }
+        None => " (with --state FILE in both, every acknowledged record is asked for)",
+    };
+    format!("  verify  stamped, not judged yet: check with `{command}`{note}")
 }
 
 /// Everything but what is yet to be measured.

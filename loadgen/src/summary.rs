@@ -134,6 +134,14 @@ fn say_verdict(console: &Console, verdict: &Verdict) {
             ""
         },
     ));
+    let missing = verdict.acknowledged.unwrap_or(0);
+    let missing = missing.saturating_sub(verdict.received + verdict.lost);
+    if missing > 0 {
+        console.say(&format!(
+            "          at least {} acknowledged below the log start, trimmed or expired: not judged",
+            show_count(missing)
+        ));
+    }
     if verdict.foreign > 0 {
         let count = show_count(verdict.foreign);
         console.say(&format!(

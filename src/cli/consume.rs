@@ -8,11 +8,11 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use millstream_client::{
-    AutoOffsetReset, Client, Consumer, ConsumerRecord, Offset, OffsetSpec, PartitionIndex,
-    RequestError, StartAt,
+    AutoOffsetReset, Client, ConsumeError, Consumer, ConsumerRecord, Offset, OffsetSpec,
+    PartitionIndex, RequestError, StartAt,
 };
 use millstream_loadgen::units::parse_count;
 use tokio::time::{Instant, sleep};
@@ -175,7 +175,7 @@ impl ConsumeArgs {
                     }
                     sleep(RETRY_PAUSE).await;
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(explained(error)),
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -224,6 +224,23 @@ impl ConsumeArgs {
             );
         }
         Ok(())
+    }
+}
+
+/// What the client says of offsets is for programs: here it is options of the command that help.
+fn explained(error: ConsumeError) -> anyhow::Error {
+    match error {
+        ConsumeError::OffsetOutOfRange {
+            topic,
+            partition,
+            offset,
+            log_start,
+            high_watermark,
+        } => anyhow!(
+            "offset {offset} of {topic}/{partition} is out of range: it holds {log_start} to {high_watermark}; give \
+             --from beginning, or an offset in that range"
+        ),
+        error => error.into(),
     }
 }
 
@@ -299,8 +316,7 @@ impl Printer {
     fn flush(&self) -> Result<()> {
         // Rust's standard output is line-buffered: one write of many lines passes it by.
         let mut stdout = io::stdout().lock();
-        stdout.write_all(&self.out)?;
-        stdout.flush()?;
-        Ok(())
+        let written = stdout.write_all(&self.out).and_then(|()| stdout.flush());
+        written.context("cannot write to standard output")
     }
 }

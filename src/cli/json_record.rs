@@ -27,6 +27,12 @@ pub struct Content {
 /// Why a line is no record.
 #[derive(Debug, thiserror::Error)]
 pub enum JsonRecordError {
+    /// Nothing but blanks.
+    #[error("the line is empty; a record is an object such as {{\"value\": \"hello\"}}")]
+    Empty,
+    /// Something that is no object.
+    #[error("a record is an object such as {{\"value\": \"hello\"}}; this line is none")]
+    NoObject,
     /// Not JSON, or not of this shape.
     #[error("{0}")]
     Shape(String),
@@ -180,6 +186,12 @@ fn present<'de, D: Deserializer<'de>>(source: D) -> Result<Option<Option<String>
 /// # Errors
 /// [`JsonRecordError`] says what is wrong with it.
 pub fn read(line: &[u8]) -> Result<Content, JsonRecordError> {
+    // Of an array the parser would take the items for the fields.
+    match line.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        Some(b'{') => {}
+        None => return Err(JsonRecordError::Empty),
+        Some(_) => return Err(JsonRecordError::NoObject),
+    }
     let line: Line = serde_json::from_slice(line).map_err(|error| shape(&error))?;
     if line.value.is_none() && line.value_base64.is_none() {
         return Err(JsonRecordError::NoValue);
@@ -197,9 +209,26 @@ pub fn read(line: &[u8]) -> Result<Content, JsonRecordError> {
     })
 }
 
+/// Words of the parser, and what they are for whoever wrote the line.
+const WORDS: [(&str, &str); 4] = [
+    (
+        "expected u32",
+        "expected a whole number from 0 to 4294967295",
+    ),
+    (
+        "expected i64",
+        "expected a whole number (milliseconds since 1970)",
+    ),
+    ("expected a sequence", "expected an array"),
+    ("EOF while parsing", "the line ends in the middle of"),
+];
+
 /// To the parser every line is the first one: of its place only the column means something.
 fn shape(error: &serde_json::Error) -> JsonRecordError {
-    let text = error.to_string();
+    let mut text = error.to_string();
+    for (parsers, ours) in WORDS {
+        text = text.replace(parsers, ours);
+    }
     let (line, column) = (error.line(), error.column());
     let what = text.strip_suffix(&format!(" at line {line} column {column}"));
     JsonRecordError::Shape(match what {
@@ -309,6 +338,7 @@ mod tests {
             r#"{"value":"a","value_base64":"YQ=="}"#,
             r#"{"value_base64":"Y"}"#,
             r#"{"value":"a","partition":-1}"#,
+            r#"["t",0,0,1000,"k",null,"v",null,[]]"#,
             r#"{"value":"a"} {"value":"b"}"#,
         ] {
             assert!(read(bad.as_bytes()).is_err(), "{bad} was taken");
@@ -319,10 +349,16 @@ mod tests {
             assert!(error.source().is_none(), "it would be told twice");
             error.to_string()
         };
+        let object = r#"a record is an object such as {"value": "hello"}; this line is none"#;
+        assert_eq!(said("null"), object);
+        assert_eq!(said("[1]"), object);
+        assert!(said("").starts_with("the line is empty"));
+        assert!(said(" \r").starts_with("the line is empty"));
         assert_eq!(
-            said("null"),
-            r#"invalid type: null, expected an object such as {"value": "hello"} (column 4)"#
+            said(r#"{"value":"a","partition":-1}"#),
+            "invalid value: integer `-1`, expected a whole number from 0 to 4294967295 (column 27)"
         );
+        assert!(said(r#"{"value":"#).starts_with("the line ends in the middle of"));
         let unknown = said(r#"{"x":1}"#);
         assert!(unknown.starts_with("unknown field `x`, expected one of"));
         assert!(unknown.ends_with("(column 4)"), "{unknown}");

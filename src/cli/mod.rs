@@ -7,6 +7,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::settings::Environment;
+
 mod bench;
 mod completions;
 mod config;
@@ -95,7 +97,14 @@ impl Command {
 /// Parses the command line and runs it.
 #[must_use]
 pub fn main() -> ExitCode {
-    match Cli::parse().command.run() {
+    let command = Cli::parse().command;
+    // A broker says it in its log.
+    if !matches!(command, Command::Serve(_)) {
+        for misspelt in Environment::of_process().misspelt() {
+            eprintln!("warning: {misspelt}");
+        }
+    }
+    match command.run() {
         Ok(code) => code,
         Err(error) => failure::report(error),
     }

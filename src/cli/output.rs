@@ -3,16 +3,17 @@
 
 use std::io::{self, BufRead as _, Write};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::Serialize;
+
+const FAILED: &str = "cannot write to standard output";
 
 /// Prints a line.
 ///
 /// # Errors
 /// If standard output can't be written.
 pub fn line(text: impl std::fmt::Display) -> Result<()> {
-    writeln!(io::stdout(), "{text}")?;
-    Ok(())
+    writeln!(io::stdout(), "{text}").context(FAILED)
 }
 
 /// Asks on standard error; anything but a yes is a no.
@@ -35,8 +36,7 @@ pub fn agreed(question: impl std::fmt::Display) -> Result<bool> {
 pub fn json(value: &impl Serialize) -> Result<()> {
     let mut bytes = serde_json::to_vec_pretty(value)?;
     bytes.push(b'\n');
-    io::stdout().write_all(&bytes)?;
-    Ok(())
+    io::stdout().write_all(&bytes).context(FAILED)
 }
 
 /// Rows under a header, columns aligned: text to the left, numbers to the right.
@@ -98,9 +98,15 @@ impl Table {
     /// # Errors
     /// If standard output can't be written.
     pub fn print(&self) -> Result<()> {
-        io::stdout().write_all(self.render().as_bytes())?;
-        Ok(())
+        let rendered = self.render();
+        io::stdout().write_all(rendered.as_bytes()).context(FAILED)
     }
+}
+
+/// A number of things: `1 batch`, `2 batches`.
+#[must_use]
+pub fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 /// A number of bytes to three digits: `1.21 GiB`.

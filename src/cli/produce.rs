@@ -12,7 +12,8 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use millstream_client::{
-    Client, Compression, Delivery, PartitionIndex, Producer, ProducerRecord, RequestError,
+    Client, Compression, Delivery, ErrorCode, PartitionIndex, ProduceError, Producer,
+    ProducerRecord, RequestError,
 };
 use millstream_loadgen::{
     CompressionArg,
@@ -285,7 +286,7 @@ impl Sender {
         while let Some(outcome) = self.pending.front().and_then(|it| it.delivery.outcome())
             && let Some(batch) = self.pending.pop_front()
         {
-            outcome.with_context(|| batch.lines())?;
+            outcome.map_err(|error| self.explained(error, batch.lines()))?;
             self.acknowledged += batch.count;
         }
         Ok(())
@@ -340,6 +341,20 @@ impl Sender {
         Ok(record)
     }
 
+    /// What the command can say beyond the broker's own sentence.
+    fn explained(&self, error: ProduceError, lines: String) -> anyhow::Error {
+        let too_large = error.code() == Some(ErrorCode::BatchTooLarge);
+        let error = match too_large {
+            true => anyhow!(
+                "{error}: raise it with `millstream topic alter {} --config max.batch.bytes={}MiB`",
+                self.args.topic,
+                MAX_BATCH_SIZE >> 20
+            ),
+            false => anyhow!(error),
+        };
+        error.context(lines)
+    }
+
     /// Waits for everything sent; the first failure is the error, the count is of all.
     async fn settle_all(&mut self) -> Result<()> {
         // The deliveries tell what failed, and which.
@@ -349,7 +364,7 @@ impl Sender {
             let lines = batch.lines();
             match batch.delivery.await {
                 Ok(_) => self.acknowledged += batch.count,
-                Err(error) => failure = failure.or(Some(anyhow!(error).context(lines))),
+                Err(error) => failure = failure.or(Some(self.explained(error, lines))),
             }
         }
         failure.map_or(Ok(()), Err)

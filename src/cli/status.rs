@@ -4,7 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::Args;
-use millstream_client::{BrokerStatus, DescribeClusterResponse, RequestError};
+use millstream_client::{Admin, BrokerStatus, DescribeClusterResponse, ErrorCode, RequestError};
 use millstream_loadgen::units::parse_duration;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
@@ -14,6 +14,10 @@ use super::{
     output::{self, show_size},
 };
 
+/// Failed partitions that are named; the others are only counted.
+const NAMED: usize = 5;
+/// With more topics than this the broker's own count is believed, which is up to a second old.
+const MAX_TOPICS_ASKED: usize = 200;
 /// Pause between two attempts.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
@@ -46,6 +50,15 @@ struct Cluster<'a> {
     feature_level: u16,
     metadata_index: u64,
     brokers: Vec<Broker<'a>>,
+    failed_partitions: &'a [FailedPartition],
+}
+
+/// A partition that does not serve all it should.
+#[derive(Serialize)]
+struct FailedPartition {
+    topic: String,
+    partition: u32,
+    error: String,
 }
 
 #[derive(Serialize)]
@@ -66,14 +79,15 @@ struct Broker<'a> {
     forwarded_requests: u64,
 }
 
-impl<'a> From<&'a DescribeClusterResponse> for Cluster<'a> {
-    fn from(cluster: &'a DescribeClusterResponse) -> Self {
+impl<'a> Cluster<'a> {
+    fn new(cluster: &'a DescribeClusterResponse, failed: &'a [FailedPartition]) -> Self {
         Self {
             cluster_id: cluster.cluster_id.to_string(),
             controller: cluster.controller.0,
             feature_level: cluster.feature_level,
             metadata_index: cluster.metadata_index,
             brokers: cluster.brokers.iter().map(Broker::from).collect(),
+            failed_partitions: failed,
         }
     }
 }
@@ -105,33 +119,33 @@ impl StatusArgs {
     /// # Errors
     /// If the broker does not answer in time.
     pub fn run(self) -> Result<ExitCode> {
-        let cluster = block_on(async { Ok(self.ask().await?) })?;
+        let (cluster, failed) = block_on(async {
+            let (admin, cluster) = self.ask().await?;
+            let failed = failed_partitions(&admin, &cluster).await;
+            Ok((cluster, failed))
+        })?;
         if self.json {
-            output::json(&Cluster::from(&cluster))?;
+            output::json(&Cluster::new(&cluster, &failed))?;
         } else {
-            print(&cluster)?;
+            print(&cluster, failed.len())?;
         }
-        let failed = cluster
-            .brokers
-            .iter()
-            .any(|broker| broker.partitions_failed > 0);
-        Ok(if failed {
+        tell_failed(&failed);
+        let counted = cluster.brokers.iter();
+        let counted = counted.map(|broker| broker.partitions_failed).max();
+        Ok(if !failed.is_empty() || counted > Some(0) {
             ExitCode::FAILURE
         } else {
             ExitCode::SUCCESS
         })
     }
 
-    async fn ask(&self) -> Result<DescribeClusterResponse, RequestError> {
+    async fn ask(&self) -> Result<(Admin, DescribeClusterResponse), RequestError> {
         let deadline = Instant::now() + self.wait;
         loop {
             let asked = async {
-                self.connect
-                    .client()
-                    .await?
-                    .admin()
-                    .describe_cluster()
-                    .await
+                let admin = self.connect.client().await?.admin();
+                let cluster = admin.describe_cluster().await?;
+                Ok::<_, RequestError>((admin, cluster))
             };
             match asked.await {
                 Err(error) if error.is_retriable() && Instant::now() < deadline => {
@@ -143,19 +157,67 @@ impl StatusArgs {
     }
 }
 
-fn print(cluster: &DescribeClusterResponse) -> Result<()> {
+/// Asks every partition: the counts of the shards are a little older than the last error.
+async fn failed_partitions(
+    admin: &Admin,
+    cluster: &DescribeClusterResponse,
+) -> Vec<FailedPartition> {
+    let counted = cluster.brokers.iter().any(|it| it.partitions_failed > 0);
+    let topics = admin.topics(true).await.unwrap_or_default();
+    if !counted && topics.len() > MAX_TOPICS_ASKED {
+        return Vec::new();
+    }
+    let mut failed = Vec::new();
+    for topic in &topics {
+        // One that was deleted meanwhile has not failed.
+        let statuses = admin.describe_partitions(topic).await.unwrap_or_default();
+        let bad = statuses
+            .into_iter()
+            .filter(|status| status.error != ErrorCode::None && !status.error.is_retriable());
+        failed.extend(bad.map(|status| FailedPartition {
+            topic: topic.name.clone(),
+            partition: status.partition.0,
+            error: status.message.to_string(),
+        }));
+    }
+    failed
+}
+
+/// Which they are, what is wrong, and what to type next.
+fn tell_failed(failed: &[FailedPartition]) {
+    for partition in failed.iter().take(NAMED) {
+        let FailedPartition {
+            topic,
+            partition,
+            error,
+        } = partition;
+        eprintln!("error: {topic}/{partition}: {error}");
+    }
+    if failed.len() > NAMED {
+        eprintln!("error: and {} more", failed.len() - NAMED);
+    }
+    if let Some(first) = failed.first() {
+        eprintln!(
+            "next: millstream topic describe {}; with the broker stopped, millstream log verify DATA-DIR",
+            first.topic
+        );
+    }
+}
+
+fn print(cluster: &DescribeClusterResponse, failed: usize) -> Result<()> {
     for broker in &cluster.brokers {
         output::line(format_args!(
-            "broker {} is up for {}s: version {}, {} shard(s), {} connection(s)",
+            "broker {} is up for {}s: version {}, {}, {}",
             broker.id,
             broker.uptime_ms / 1000,
             broker.version,
-            broker.shard_count,
-            broker.connections
+            output::counted(broker.shard_count.into(), "shard", "shards"),
+            output::counted(broker.connections.into(), "connection", "connections"),
         ))?;
         output::line(format_args!(
             "  partitions  {}, {} of them failed",
-            broker.partitions, broker.partitions_failed
+            broker.partitions,
+            u64::from(broker.partitions_failed).max(failed as u64)
         ))?;
         output::line(format_args!(
             "  memory      {} of {} in use",

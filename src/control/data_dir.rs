@@ -35,6 +35,12 @@ pub enum DataDirError {
         /// Why not.
         source: io::Error,
     },
+    /// A file has the name.
+    #[error("{path} is a file, not a directory: give a directory with --data-dir")]
+    NotADirectory {
+        /// The file.
+        path: PathBuf,
+    },
     /// Two brokers on one directory would destroy it.
     #[error(
         "data directory {path} is in use by {holder}: stop that broker, or give this one another \
@@ -114,6 +120,10 @@ impl DataDir {
     /// # Errors
     /// Each case of [`DataDirError`]; nothing of an existing directory has been changed then.
     pub fn open(path: &Path) -> Result<Self, DataDirError> {
+        if path.exists() && !path.is_dir() {
+            let path = path.to_owned();
+            return Err(DataDirError::NotADirectory { path });
+        }
         fs::create_dir_all(path).map_err(io_error("create", path))?;
         let path = path.canonicalize().map_err(io_error("find", path))?;
         let lock = lock(&path)?;

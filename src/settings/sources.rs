@@ -113,15 +113,38 @@ impl Environment {
     /// Variables that look like a misspelt setting. Not an error: orchestrators set variables of
     /// their own named after a service.
     #[must_use]
-    pub fn misspelt(&self) -> Vec<String> {
-        let likely = |variable: &&String| {
-            let name = variable
-                .trim_start_matches("MILLSTREAM_")
-                .to_ascii_lowercase();
-            let distance = |row: &Row| strsim::levenshtein(&name, &row.name.replace('-', "_"));
-            matches!(ROWS.iter().map(distance).min(), Some(1..=2))
+    pub fn misspelt(&self) -> Vec<Misspelt> {
+        let mut known: Vec<String> = ROWS.iter().map(Row::variable).collect();
+        known.extend(["MILLSTREAM_SERVER", "MILLSTREAM_CONFIG"].map(str::to_owned));
+        let likely = |variable: &String| {
+            let name = variable.to_ascii_uppercase();
+            let distance = |known: &String| strsim::levenshtein(&name, known);
+            let nearest = known.iter().min_by_key(|known| distance(known))?;
+            (variable != nearest && distance(nearest) <= 2).then(|| Misspelt {
+                variable: variable.clone(),
+                nearest: nearest.clone(),
+            })
         };
-        self.0.keys().filter(likely).cloned().collect()
+        self.0.keys().filter_map(likely).collect()
+    }
+}
+
+/// A variable that nothing reads, though its name is nearly one that something does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misspelt {
+    /// As it is written.
+    pub variable: String,
+    /// The name that is read.
+    pub nearest: String,
+}
+
+impl fmt::Display for Misspelt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { variable, nearest } = self;
+        write!(
+            f,
+            "nothing reads the environment variable {variable}; did you mean {nearest}?"
+        )
     }
 }
 

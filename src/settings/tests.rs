@@ -146,10 +146,21 @@ fn variables_that_look_misspelt_are_told() {
         ("MILLSTREAM_DATADIR", "x"),
         ("MILLSTREAM_SHARDS", "1"),
         ("MILLSTREAM_SERVER", "x"),
+        ("MILLSTREAM_SERVR", "x"),
         ("MILLSTREAM_SERVICE_HOST", "10.0.0.1"),
         ("MILLSTREAM_PORT_7400_TCP", "tcp://10.0.0.1:7400"),
     ]);
-    assert_eq!(given.misspelt(), ["MILLSTREAM_DATADIR", "MILLSTREAM_SHARD"]);
+    let told = given.misspelt().into_iter();
+    let told: Vec<_> = told.map(|it| (it.variable, it.nearest)).collect();
+    let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+    assert_eq!(
+        told,
+        [
+            pair("MILLSTREAM_DATADIR", "MILLSTREAM_DATA_DIR"),
+            pair("MILLSTREAM_SERVR", "MILLSTREAM_SERVER"),
+            pair("MILLSTREAM_SHARD", "MILLSTREAM_SHARDS"),
+        ]
+    );
 }
 
 #[test]

@@ -108,7 +108,7 @@ impl<I: Io> Shard<I> {
         let slot = match opened {
             Ok((shell, report)) => {
                 if let Some(report) = report {
-                    tracing::info!(partition = %self.name_of(id), "recovered: {report}");
+                    tracing::info!("{}: recovered: {report}", self.name_of(id));
                 }
                 if let Some(damage) = shell.damage() {
                     tracing::error!(partition = %self.name_of(id), "{damage}");

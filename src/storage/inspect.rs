@@ -23,6 +23,7 @@ pub use super::format::{
     chunk::{CHUNK_HEADER_SIZE, ChunkHeader, NotAChunk},
     segment::SegmentHeader,
 };
+pub use super::journal::TornFrame;
 use super::{
     format::{
         names::{self, FileKind},

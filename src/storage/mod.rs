@@ -55,7 +55,7 @@ pub use format::{
     names::{DELAY_DIR, delay_log_of},
     segment::CompactionMark,
 };
-pub use journal::Replay;
+pub use journal::{Replay, TornFrame};
 pub use listener::{LogListener, RecoveryObserver, SnapshotRejected};
 pub use log::Log;
 pub use options::{

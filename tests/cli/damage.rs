@@ -32,9 +32,22 @@ fn check_told(broker: &Broker, file: &Path, position: &str, below: &str) {
     let described = broker.run(&["topic", "describe", "t", "--json"]).json();
     told(described[0]["partitions"][0]["error"].as_str().unwrap());
     told(&broker.run_with(&["produce", "t"], b"more\n").failed(1));
-    // The shards publish their counts a few times a second.
+    // Asked of the partition itself: the shards publish their counts a few times a second.
+    assert_eq!(broker.run(&["status"]).status.code(), Some(1));
     let fails = |_| broker.run(&["status"]).status.code() == Some(1);
     assert!((0..500).any(fails), "status tells of no failed partition");
+    let status = broker.run(&["status", "--json"]);
+    assert_eq!(status.status.code(), Some(1));
+    let said: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!(said["failed_partitions"][0]["topic"], "t");
+    told(said["failed_partitions"][0]["error"].as_str().unwrap());
+    let status = broker.run(&["status"]);
+    told(&status.stderr);
+    assert!(status.stderr.contains("error: t/0: "), "{status:?}");
+    assert!(
+        status.stderr.contains("millstream topic describe t"),
+        "{status:?}"
+    );
 }
 
 #[test]

@@ -181,3 +181,75 @@ fn status_says_how_the_broker_fares() {
     let shown = broker.run(&["status", "--server", broker.server()]).text();
     assert!(shown.starts_with("broker 0 is up for "), "{shown}");
 }
+
+#[test]
+fn errors_say_what_to_type() {
+    let Some(mut broker) = Broker::start() else {
+        return;
+    };
+    broker.run(&["topic", "create", "t"]).ok();
+    let lines: Vec<u8> = (0..100)
+        .flat_map(|n| format!("{n}\n").into_bytes())
+        .collect();
+    broker.run_with(&["produce", "t"], &lines).ok();
+    broker.run(&["topic", "trim", "t", "--before", "40"]).ok();
+    let said = broker.run(&["consume", "t", "--from", "10"]).failed(1);
+    assert!(said.contains("it holds 40 to 100"), "{said}");
+    assert!(said.contains("--from beginning"), "{said}");
+    let large = vec![b'x'; 5_000_000];
+    let said = broker.run_with(&["produce", "t"], &large).failed(1);
+    let alter = "millstream topic alter t --config max.batch.bytes=";
+    assert!(said.contains(alter), "{said}");
+    let full = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let mut consume = broker.command(&["consume", "t"]);
+    let output = consume.stdout(full).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("standard output"), "{said}");
+    let json = ["produce", "t", "--format", "json"];
+    let said = broker.run_with(&json, b"{\"value\":\"a\"}\n\n").failed(1);
+    assert!(said.contains("line 2: the line is empty"), "{said}");
+
+    // What was trimmed and is still in the files is not dumped unasked.
+    broker.stop();
+    let data = broker.data_dir();
+    let data = data.to_str().unwrap();
+    let dump = broker.run(&["log", "dump", data, "--records"]);
+    assert!(
+        dump.stderr.contains("skipped 40 records"),
+        "{}",
+        dump.stderr
+    );
+    assert_eq!(dump.text().lines().count(), 61);
+    let all = ["log", "dump", data, "--records", "--trimmed"];
+    assert_eq!(broker.run(&all).text().lines().count(), 101);
+}
+
+#[test]
+fn files_are_no_directories_and_settings_have_bounds() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    let said = nobody(&["log", "verify", path]).failed(1);
+    assert!(said.contains("is a file"), "{said}");
+    if !crate::broker::has_io_uring() {
+        return;
+    }
+    let said = nobody(&["serve", "--data-dir", path]);
+    let told = format!("{}{}", said.stderr, String::from_utf8_lossy(&said.stdout));
+    assert_eq!(said.status.code(), Some(1), "{told}");
+    assert!(told.contains("is a file"), "{told}");
+    let said = nobody(&["serve", "--data-dir", path, "--memory", "15TiB"]).failed(1);
+    assert!(said.contains("--memory 15.0 TiB is more than"), "{said}");
+}
+
+#[test]
+fn a_misspelt_variable_is_told_with_the_nearest() {
+    let mut command = millstream(&["topic", "list", "--server", "127.0.0.1:1"]);
+    command.env("MILLSTREAM_SERVR", "x");
+    let said = Run::of(command, b"").failed(1);
+    assert!(said.contains("MILLSTREAM_SERVR"), "{said}");
+    assert!(said.contains("did you mean MILLSTREAM_SERVER?"), "{said}");
+}

@@ -203,3 +203,74 @@ fn a_frame_that_does_not_say_whose_it_is_refuses_the_start() {
     let command = format!("millstream log repair --dry-run {data}");
     assert!(said.contains(&command), "{said}");
 }
+
+/// Garbles the only frame of a broker that was killed at once, at `at`; gives its file.
+fn torn_journal(broker: &mut Broker, at: usize) -> PathBuf {
+    broker.run(&["topic", "create", "j"]).ok();
+    broker.run_with(&["produce", "j"], b"one\ntwo\n").ok();
+    broker.kill();
+    let mut journals: Vec<PathBuf> = Vec::new();
+    for entry in fs::read_dir(broker.data_dir().join("journal")).unwrap() {
+        let path = entry.unwrap().path();
+        let mut bytes = fs::read(&path).unwrap();
+        let frames = |at: &usize| bytes[*at..].starts_with(b"MSJR");
+        let frames: Vec<usize> = (4_096..bytes.len()).step_by(4_096).filter(frames).collect();
+        let Some(&first) = frames.first() else {
+            continue;
+        };
+        // The next one may have come already, and would say that this one was durable.
+        for frame in &frames[1..] {
+            bytes[*frame..frame + 4_096].fill(0);
+        }
+        bytes[first + at] ^= 0x55;
+        fs::write(&path, bytes).unwrap();
+        journals.push(path);
+    }
+    assert_eq!(journals.len(), 1, "{journals:?}");
+    journals.remove(0)
+}
+
+#[test]
+fn a_torn_journal_is_cut_with_a_word() {
+    // In a record, in the directory, in the first bytes of the header.
+    for (at, whose) in [
+        (64 + 96 + 70, Some("j/0")),
+        (64 + 40, None),
+        (1, Some("j/0")),
+        (33, Some("j/0")),
+    ] {
+        let Some(mut broker) = Broker::start() else {
+            return;
+        };
+        let path = torn_journal(&mut broker, at);
+        let data = broker.data_dir().to_str().unwrap().to_owned();
+        let (code, verified) = verify(&broker, &data);
+        assert_eq!(code, 0, "{at}: {verified}");
+        let torn: Vec<_> = verified.as_array().unwrap().iter().collect();
+        let torn: Vec<_> = torn.iter().filter(|one| !one["torn"].is_null()).collect();
+        assert_eq!(torn.len(), 1, "{at}: {verified}");
+        assert_eq!(torn[0]["torn"]["position"], 4_096);
+        assert_eq!(torn[0]["verdict"], "torn tail");
+        let said = broker.run(&["log", "verify", &data]).text();
+        assert!(said.contains("torn tail: at 4096"), "{at}: {said}");
+        assert!(!said.contains("no partitions"), "{at}: {said}");
+
+        let before = broker.log().len();
+        broker.start_again();
+        let log = broker.log()[before..].to_owned();
+        let lines: Vec<&str> = log.lines().filter(|it| it.contains("torn")).collect();
+        assert_eq!(lines.len(), 1, "{at}: {log}");
+        assert!(lines[0].contains("WARN"), "{at}: {log}");
+        assert!(lines[0].contains(path.to_str().unwrap()), "{at}: {log}");
+        assert!(lines[0].contains("at position 4096 of"), "{at}: {log}");
+        match whose {
+            Some(whose) => assert!(lines[0].contains(whose), "{at}: {log}"),
+            None => assert!(lines[0].contains("nobody can tell"), "{at}: {log}"),
+        }
+        // Once is enough.
+        broker.kill();
+        let before = broker.log().len();
+        broker.start_again();
+        assert!(!broker.log()[before..].contains("torn"), "{}", broker.log());
+    }
+}

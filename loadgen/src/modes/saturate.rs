@@ -23,6 +23,9 @@ const DEFAULT_WARM_UP: Duration = Duration::from_secs(1);
 /// As fast as possible, batches form otherwise than at a rate: the search begins somewhat above.
 const ABOVE_CEILING: f64 = 1.1;
 
+/// Records of a run that a 99th percentile takes.
+const MIN_SAMPLES: u64 = 200;
+
 /// A search.
 #[derive(Clone, Debug)]
 pub struct Saturate {
@@ -65,7 +68,7 @@ impl Saturate {
             clippy::cast_sign_loss,
             reason = "positive and far below 2^64"
         )]
-        let mut search = Search::new(ceiling as u64, self.precision);
+        let mut search = Search::new(ceiling as u64, self.precision).not_below(self.lowest());
         while let Some(rate) = search.next() {
             if points.is_interrupted() {
                 break;
@@ -88,7 +91,14 @@ impl Saturate {
                 "   found  {rate} records/s kept a p99 of at most {bound}; not confirmed: this host \
                  is too uneven for --duration, or the search was stopped"
             ),
-            None => format!("   found  no rate keeps a p99 of at most {bound}"),
+            None if points.is_interrupted() => {
+                format!("   found  no rate yet that keeps a p99 of at most {bound}")
+            }
+            None => format!(
+                "   found  no rate keeps a p99 of at most {bound}: the bound is below what this disk does even at \
+                 {} records/s, and below that a run has too few records for a p99; give a higher --p99",
+                show_count(search.lowest_failed())
+            ),
         });
         let saturation = Saturation {
             p99_bound_us: bound_us,
@@ -97,6 +107,13 @@ impl Saturate {
             precision: self.precision,
         };
         Ok((std::mem::take(&mut points.results), saturation))
+    }
+
+    /// Below this a run has too few records for its 99th percentile to mean anything.
+    fn lowest(&self) -> u64 {
+        let duration = self.base.extent.duration.unwrap_or(DEFAULT_DURATION);
+        let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        (MIN_SAMPLES * 1000).div_ceil(duration_ms.max(1))
     }
 
     fn at(&self, rate: u64) -> Writing {

@@ -9,6 +9,8 @@ const MAX_RUNS: usize = 20;
 #[derive(Clone, Debug)]
 pub struct Search {
     precision: f64,
+    /// Rates below this are not tried.
+    lowest: u64,
     /// Rates that held, once.
     held: BTreeSet<u64>,
     /// The lowest that did not hold.
@@ -24,11 +26,19 @@ impl Search {
     pub fn new(ceiling: u64, precision: f64) -> Self {
         Self {
             precision,
+            lowest: 1,
             held: BTreeSet::new(),
             failed: ceiling.max(1),
             confirmed: None,
             runs: 0,
         }
+    }
+
+    /// Tries no rate below this one, of which a run would have too few records to tell anything.
+    #[must_use]
+    pub fn not_below(mut self, lowest: u64) -> Self {
+        self.lowest = lowest.max(1);
+        self
     }
 
     /// The rate to try next; none when the search is over.
@@ -40,7 +50,7 @@ impl Search {
         let best = self.best();
         let middle = best.midpoint(self.failed);
         match best {
-            0 if middle == 0 => None,
+            0 if middle < self.lowest => None,
             _ if self.is_close(best) => Some(best),
             _ => Some(middle),
         }
@@ -72,6 +82,12 @@ impl Search {
     pub fn found(&self) -> Option<u64> {
         self.confirmed
             .or(Some(self.best()).filter(|rate| *rate > 0))
+    }
+
+    /// The lowest rate that did not hold.
+    #[must_use]
+    pub fn lowest_failed(&self) -> u64 {
+        self.failed
     }
 
     fn best(&self) -> u64 {
@@ -108,6 +124,18 @@ mod tests {
         assert!((600_000..=630_000).contains(&found), "{found}");
         assert_eq!(tried.last(), Some(&found), "it was tried again");
         assert!(tried.len() <= 8, "{tried:?}");
+    }
+
+    #[test]
+    fn rates_too_low_to_tell_anything_are_not_tried() {
+        let mut search = Search::new(1_000, 0.05).not_below(50);
+        let mut tried = Vec::new();
+        while let Some(rate) = search.next() {
+            tried.push(rate);
+            search.told(rate, false);
+        }
+        assert_eq!(tried, [500, 250, 125, 62]);
+        assert_eq!(search.found(), None);
     }
 
     #[test]

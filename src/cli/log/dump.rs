@@ -16,7 +16,7 @@ use millstream_protocol::{
 };
 
 use super::{
-    super::{json_record, moment::show_time},
+    super::{json_record, moment::show_time, output::counted},
     Stopped,
 };
 use crate::storage::inspect::{CheckpointV1, Finding, Summary, Verdict, inspect};
@@ -43,6 +43,9 @@ pub struct DumpArgs {
     /// Print nothing but the records, as consume --format json does
     #[arg(long, conflicts_with = "batches")]
     records: bool,
+    /// With --records: those below the log start too, which were trimmed or expired and are still in the files
+    #[arg(long, requires = "records")]
+    trimmed: bool,
 }
 
 impl DumpArgs {
@@ -51,6 +54,9 @@ impl DumpArgs {
             out: BufWriter::new(io::stdout().lock()),
             batches: self.batches,
             records: self.records,
+            trimmed: self.trimmed,
+            log_start: Offset(0),
+            skipped: 0,
             line: Vec::new(),
         };
         let Stopped {
@@ -59,6 +65,7 @@ impl DumpArgs {
         } = Stopped::open(&self.dir)?;
         for dir in partitions {
             let mut printed = Ok(());
+            printer.log_start = Offset(0);
             let summary = inspect(&dir, &journals, &mut |finding| {
                 if printed.is_ok() {
                     printed = printer.print(finding);
@@ -79,6 +86,12 @@ impl DumpArgs {
             }
         }
         printer.out.flush()?;
+        if printer.skipped > 0 {
+            let skipped = counted(printer.skipped, "record", "records");
+            eprintln!(
+                "skipped {skipped} below the log start, trimmed or expired; --trimmed prints them too"
+            );
+        }
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -87,6 +100,10 @@ struct Printer {
     out: BufWriter<StdoutLock<'static>>,
     batches: bool,
     records: bool,
+    trimmed: bool,
+    /// Of the log that is printed, as its checkpoints say.
+    log_start: Offset,
+    skipped: u64,
     line: Vec<u8>,
 }
 
@@ -110,9 +127,12 @@ impl Printer {
                     payload,
                     *until,
                 ),
-                Finding::Checkpoint { .. } | Finding::Segment { .. } | Finding::Stop { .. } => {
+                Finding::Checkpoint { state, .. } => {
+                    let said = state.as_ref().map_or(0, |(_, state)| state.log_start);
+                    self.log_start = self.log_start.max(Offset(said));
                     Ok(())
                 }
+                Finding::Segment { .. } | Finding::Stop { .. } => Ok(()),
             };
         }
         match finding {
@@ -245,6 +265,10 @@ impl Printer {
             })?;
             for record in bytes.records() {
                 let record = record?;
+                if record.offset < self.log_start && !self.trimmed {
+                    self.skipped += 1;
+                    continue;
+                }
                 let copy = |bytes: &[u8]| Bytes::copy_from_slice(bytes);
                 let headers = record.headers.map(|(name, value)| {
                     let name = String::from_utf8_lossy(name).into_owned();

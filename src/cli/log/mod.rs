@@ -58,6 +58,11 @@ impl Stopped {
     /// The partitions below a directory: a data directory, a topic's, or a partition's own; and the journals
     /// of its data directory.
     fn open(dir: &Path) -> Result<Self> {
+        ensure!(
+            !dir.is_file(),
+            "{} is a file: give the directory of its partition, or the data directory",
+            dir.display()
+        );
         check_stopped(dir)?;
         let cannot_read = || format!("cannot read {}", dir.display());
         let mut partitions = partition_dirs(dir).with_context(cannot_read)?;

@@ -1,6 +1,9 @@
 //! `millstream log verify DIR`.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -10,13 +13,14 @@ use super::{
     super::output::{self, show_size},
     Stopped,
 };
-use crate::storage::inspect::{JournalDamage, Summary, Verdict, inspect};
+use crate::storage::inspect::{JournalDamage, Summary, TornFrame, Verdict, inspect};
 
 const EXAMPLES: &str = "\
 A torn tail is what a crash leaves of a write that was never acknowledged: the
 next start cuts it away, and nothing is wrong. What a journal alone holds is
 counted with the log it follows; a damaged journal has a line of its own, as
-nobody can tell whose records are missing. A partition of a topic that was
+nobody can tell whose records are missing, and so has a journal that ends with a
+torn frame. A partition of a topic that was
 deleted may still appear, with what a journal holds of it.
 
 Exit status: 0 nothing durable is missing or damaged; 1 something is.
@@ -54,6 +58,17 @@ struct Verified {
     verdict: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     damage: Option<Damaged>,
+    /// Of a journal that ends with a torn frame.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    torn: Option<Torn>,
+}
+
+#[derive(Serialize)]
+struct Torn {
+    position: u64,
+    /// `TOPIC-ID/N` of the partitions that it held records of, as far as it says.
+    partitions: Vec<String>,
+    reason: String,
 }
 
 #[derive(Serialize)]
@@ -98,41 +113,62 @@ impl Verified {
             bytes: summary.batch_bytes,
             verdict,
             damage,
+            torn: None,
         }
     }
 
     /// The journal's own entry.
     fn journal(damage: JournalDamage) -> Self {
         Self {
+            damage: Some(Damaged {
+                below: 0,
+                path: damage.path.clone(),
+                position: damage.position,
+                reason: damage.reason,
+            }),
+            ..Self::of_journal(&damage.path, "damaged")
+        }
+    }
+
+    /// The entry of a journal that the next start cuts.
+    fn torn(torn: &TornFrame) -> Self {
+        Self {
+            torn: Some(Torn {
+                position: torn.position,
+                partitions: torn.logs.iter().map(ToString::to_string).collect(),
+                reason: torn.to_string(),
+            }),
+            ..Self::of_journal(&torn.path, "torn tail")
+        }
+    }
+
+    fn of_journal(path: &Path, verdict: &'static str) -> Self {
+        Self {
             topic_id: None,
             partition: None,
-            path: damage.path.clone(),
+            path: path.to_owned(),
             log_start_offset: 0,
             log_end_offset: 0,
             segments: 0,
             batches: 0,
             journal_batches: 0,
             bytes: 0,
-            verdict: "damaged",
-            damage: Some(Damaged {
-                below: 0,
-                path: damage.path,
-                position: damage.position,
-                reason: damage.reason,
-            }),
+            verdict,
+            damage: None,
+            torn: None,
         }
     }
 
     fn print_journal(&self) -> Result<()> {
-        let Some(damage) = &self.damage else {
+        let damage = self.damage.as_ref().map(|it| (it.position, &it.reason));
+        let torn = self.torn.as_ref().map(|it| (it.position, &it.reason));
+        let Some((position, reason)) = damage.or(torn) else {
             return Ok(());
         };
         output::line(format_args!(
-            "{}: {}: at {}: {}",
+            "{}: {}: at {position}: {reason}",
             self.path.display(),
             self.verdict,
-            damage.position,
-            damage.reason
         ))
     }
 
@@ -152,10 +188,11 @@ impl Verified {
             count => format!(", {count} of them in the journal alone"),
         };
         output::line(format_args!(
-            "{}: {verdict}: offsets {log_start_offset} to {log_end_offset}, {batches} batches, {} \
-             in {segments} segments{journal}",
+            "{}: {verdict}: offsets {log_start_offset} to {log_end_offset}, {}, {} in {}{journal}",
             self.path.display(),
-            show_size(*bytes)
+            output::counted(*batches, "batch", "batches"),
+            show_size(*bytes),
+            output::counted(*segments, "segment", "segments"),
         ))?;
         let Some(damage) = &self.damage else {
             return Ok(());
@@ -186,8 +223,8 @@ impl VerifyArgs {
             }
             verified.push(one);
         }
-        for damage in journals.damage() {
-            let one = Verified::journal(damage);
+        let damaged = journals.damage().map(Verified::journal);
+        for one in damaged.chain(journals.torn().iter().map(Verified::torn)) {
             if !self.json {
                 one.print_journal()?;
             }

@@ -69,11 +69,8 @@ impl ServeArgs {
         }
         logging::start(resolved.settings.log_format, &resolved.settings.log_level);
         logging::abort_on_panic();
-        for variable in environment.misspelt() {
-            tracing::warn!(
-                variable,
-                "an environment variable looks like a misspelt setting"
-            );
+        for misspelt in environment.misspelt() {
+            tracing::warn!("{misspelt}");
         }
         serve(&resolved.settings)
     }
@@ -88,16 +85,23 @@ fn serve(settings: &Settings) -> anyhow::Result<ExitCode> {
     let supervisor = Supervisor::of_process();
     let signals = signals::listen().context("cannot listen for signals")?;
     host::check_kernel()?;
+    let resources = host::resources();
+    if let Some(refusal) = plan::refusal(settings, &resources) {
+        anyhow::bail!(refusal);
+    }
     let open_files = host::raise_limits()?;
     let dir = DataDir::open(&settings.data_dir)?;
     let disk = host::disk_facts(dir.path())
         .with_context(|| format!("cannot write to {}", dir.path().display()))?;
     warn_of_surprises(settings, &dir, &disk);
+    if let Some(surprise) = plan::more_shards_than_cores(settings, &resources) {
+        tracing::warn!("{surprise}");
+    }
     host::check_port(settings.listen, "listen")?;
     if let Some(address) = settings.admin_listen {
         host::check_port(address, "admin-listen")?;
     }
-    let plan = Plan::of(settings, &dir, &disk, &host::resources(), open_files);
+    let plan = Plan::of(settings, &dir, &disk, &resources, open_files);
     let (control, control_threads) = control::start(&dir, settings.topic_defaults.clone())?;
     let running = Running::start(settings, &plan, control, control_threads, &supervisor)?;
     let banner = Banner {

@@ -7,6 +7,7 @@ use crate::{
     control::DataDir,
     host::{DiskFacts, Resources},
     settings::Settings,
+    types::quantity::show_size,
 };
 
 /// How long a shard of a dedicated host spins before it sleeps.
@@ -60,6 +61,29 @@ impl Plan {
     }
 }
 
+/// Why these settings cannot work on this host.
+pub(super) fn refusal(settings: &Settings, resources: &Resources) -> Option<String> {
+    let limit = resources.memory_limit_bytes;
+    let wanted = settings.memory_bytes.filter(|wanted| *wanted > limit)?;
+    Some(format!(
+        "--memory {} is more than the {} that this host, or the control group of this process, has: give less (without \
+         --memory a quarter of it is taken)",
+        show_size(wanted),
+        show_size(limit)
+    ))
+}
+
+/// What works, but hardly as meant.
+pub(super) fn more_shards_than_cores(settings: &Settings, resources: &Resources) -> Option<String> {
+    let cores = settings.cores.as_ref().unwrap_or(&resources.cores).len();
+    let shards = settings.shards.filter(|shards| *shards as usize > cores)?;
+    let default = resources.default_shard_count();
+    Some(format!(
+        "--shards {shards} is more than the {cores} cores there are: shards take turns on them, unpinned, and each has \
+         a part of the memory to itself; one for each core is best (without --shards: {default})"
+    ))
+}
+
 /// The core of each shard, or none where it may roam: with more shards than cores, pinning would
 /// only keep them from spreading.
 fn shard_cpus(settings: &Settings, resources: &Resources) -> Vec<Option<usize>> {
@@ -90,6 +114,38 @@ mod tests {
             memory_limit_bytes: 1 << 30,
         };
         shard_cpus(&settings, &resources)
+    }
+
+    #[test]
+    fn what_the_host_has_not_is_refused_or_told() {
+        let host = Resources {
+            cores: vec![0, 1],
+            cpu_quota: None,
+            memory_limit_bytes: 24 << 30,
+        };
+        let memory = |bytes| {
+            let settings = Settings {
+                memory_bytes: Some(bytes),
+                ..Settings::default()
+            };
+            refusal(&settings, &host)
+        };
+        assert_eq!(memory(24 << 30), None);
+        let said = memory(900 << 30).unwrap();
+        assert!(said.contains("900") && said.contains("24.0 GiB"), "{said}");
+        let shards = |count| {
+            let settings = Settings {
+                shards: Some(count),
+                ..Settings::default()
+            };
+            more_shards_than_cores(&settings, &host)
+        };
+        assert_eq!(shards(2), None);
+        let said = shards(1000).unwrap();
+        assert!(said.contains("--shards 1000"), "{said}");
+        assert!(said.contains("2 cores"), "{said}");
+        assert_eq!(refusal(&Settings::default(), &host), None);
+        assert_eq!(more_shards_than_cores(&Settings::default(), &host), None);
     }
 
     #[test]

@@ -126,7 +126,7 @@ impl<'a> Described<'a> {
             "PARTITION",
             "START",
             "END",
-            "STORED",
+            "LOG-END",
             "LOGICAL",
             "PHYSICAL",
             "SEGMENTS",

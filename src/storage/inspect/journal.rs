@@ -18,7 +18,7 @@ use crate::{
             names,
         },
         incarnations::Incarnations,
-        journal::{Gap, Replay, SpoiledEntry, Tail},
+        journal::{Gap, Replay, SpoiledEntry, Tail, TornFrame},
     },
 };
 
@@ -74,6 +74,11 @@ impl Journals {
             position: gap.position,
             reason: gap.to_string(),
         })
+    }
+
+    /// Where the next start cuts them because their last frame is torn.
+    pub fn torn(&self) -> &[TornFrame] {
+        self.replay.torn()
     }
 
     /// The directories of the partitions that they hold something of; one may not be there yet.

@@ -9,8 +9,10 @@
 
 use std::path::PathBuf;
 
+use millstream_protocol::TopicPartition;
 use uuid::Uuid;
 
+use super::torn::Doubtful;
 use crate::{
     io::{BLOCK_SIZE, align_up},
     storage::format::{
@@ -26,6 +28,8 @@ pub(super) struct FoundFile {
     pub frames: Vec<FoundFrame>,
     /// The largest number that one of them names as durable.
     pub flushed: u64,
+    /// What only looks like a frame, in no order.
+    pub doubtful: Vec<Doubtful>,
 }
 
 /// A frame that was found.
@@ -65,12 +69,14 @@ pub(super) fn parse_file(path: PathBuf, journal: Uuid, bytes: &[u8]) -> FoundFil
         path,
         frames: Vec::new(),
         flushed: 0,
+        doubtful: Vec::new(),
     };
     // A frame without a readable header, if that is what begins here.
     let mut headless: Option<(usize, FrameHeader)> = None;
     let mut at = 0;
     while at < bytes.len() {
         let Some((header, spoiled)) = frame_at(&bytes[at..], journal) else {
+            found.doubt(FrameHeader::peek(&bytes[at..]), at, bytes, journal);
             headless = entries_without_header(&bytes[at..], journal).map_or(headless, |header| {
                 let earlier = headless.filter(|(begin, header)| begin + header.disk_size() > at);
                 Some(earlier.unwrap_or((at, header)))
@@ -92,10 +98,28 @@ pub(super) fn parse_file(path: PathBuf, journal: Uuid, bytes: &[u8]) -> FoundFil
         found.add(header, at, bytes, spoiled);
         at += header.disk_size();
     }
+    if let Some((begin, headless)) = headless {
+        let unnumbered = FrameHeader {
+            sequence: 0,
+            ..headless
+        };
+        found.doubt(Some(unnumbered), begin, bytes, journal);
+    }
     found
 }
 
 impl FoundFile {
+    /// Notes a header that cannot be believed.
+    fn doubt(&mut self, header: Option<FrameHeader>, at: usize, bytes: &[u8], journal: Uuid) {
+        if let Some(header) = header.filter(|header| header.journal == journal) {
+            self.doubtful.push(Doubtful {
+                frame: Some(header.sequence).filter(|sequence| *sequence > 0),
+                position: JOURNAL_HEADER_SIZE + at as u64,
+                logs: intact_entries(&bytes[at..], header.entry_count),
+            });
+        }
+    }
+
     fn add(&mut self, header: FrameHeader, at: usize, bytes: &[u8], spoiled: bool) {
         let newest = self.frames.last().map(|last| last.header.sequence);
         if newest.is_some_and(|newest| newest >= header.sequence) {
@@ -111,6 +135,17 @@ impl FoundFile {
             spoiled,
         });
     }
+}
+
+/// Whose entries follow a header, as far as their own checksums hold.
+fn intact_entries(bytes: &[u8], entry_count: u32) -> Vec<TopicPartition> {
+    let mut at = FRAME_HEADER_SIZE;
+    let entries = (0..entry_count).map_while(|_| {
+        let entry = ChunkHeader::verified_unpadded(bytes.get(at..)?).ok()?;
+        at += entry_size(entry.payload_size as usize);
+        Some(entry.id)
+    });
+    entries.collect()
 }
 
 /// The frame that begins there, and whether it is spoiled.

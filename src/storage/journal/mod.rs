@@ -10,6 +10,7 @@ mod frames;
 mod logs;
 mod replay;
 mod ring;
+mod torn;
 
 use std::{
     cell::{Cell, RefCell},
@@ -22,9 +23,9 @@ use std::{
 use millstream_protocol::Offset;
 use uuid::Uuid;
 
-pub use self::replay::Replay;
 pub(super) use self::replay::{Gap, ReplayedEntry, SpoiledEntry, Tail};
 use self::ring::{Place, Ring};
+pub use self::{replay::Replay, torn::TornFrame};
 use super::{
     Log, StorageCounters,
     format::{

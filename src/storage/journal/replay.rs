@@ -17,7 +17,10 @@ use std::{
 use millstream_protocol::{Offset, TopicPartition};
 use uuid::Uuid;
 
-use super::frames::{FoundFile, FoundFrame, parse_file};
+use super::{
+    frames::{FoundFile, FoundFrame, parse_file},
+    torn::{DoubtfulFrames, TornFrame},
+};
 use crate::{
     io::{BLOCK_SIZE, Buffer, DiskFile, Io, OpenMode},
     storage::{
@@ -41,6 +44,7 @@ pub struct Replay {
     spoiled: BTreeMap<TopicPartition, Vec<SpoiledEntry>>,
     frames: Vec<Vec<u8>>,
     journals: BTreeMap<Uuid, JournalFiles>,
+    torn: Vec<TornFrame>,
 }
 
 /// The files of a journal, and the logs that have something in it.
@@ -240,6 +244,11 @@ impl Replay {
         lost.min_by_key(|entry| entry.header.base)
     }
 
+    /// Where a journal was cut because its last frame is torn.
+    pub fn torn(&self) -> &[TornFrame] {
+        &self.torn
+    }
+
     /// There is nothing to replay, and nothing to remove.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -275,6 +284,7 @@ impl Replay {
         let flushed = files.iter().map(|file| file.flushed).max().unwrap_or(0);
         let last_path = files.last().map(|file| file.path.clone());
         let mut place = (last_path.unwrap_or_default(), JOURNAL_HEADER_SIZE);
+        let doubtful = DoubtfulFrames::of(journal, &files);
         let mut frames = BTreeMap::new();
         for file in files {
             for frame in file.frames {
@@ -282,6 +292,7 @@ impl Replay {
             }
         }
         let Some((_, (_, newest))) = frames.last_key_value() else {
+            self.torn.extend(doubtful.first());
             return Vec::new();
         };
         let mut gaps = Vec::new();
@@ -301,10 +312,14 @@ impl Replay {
                 // Behind the frame before it, unless the file of the next one does not begin with that.
                 let begins = frame.position > JOURNAL_HEADER_SIZE && path != place.0;
                 let begins = begins.then(|| (path.clone(), JOURNAL_HEADER_SIZE));
-                gap(missing, begins.unwrap_or(place));
+                gap(missing, begins.unwrap_or_else(|| place.clone()));
             }
             if sequence > flushed.max(expected - 1) + 1 || frame.spoiled && sequence > flushed {
                 // Torn, and what follows a torn frame was never acknowledged.
+                let torn = expected.max(flushed + 1);
+                let found = doubtful.find(torn, (&place.0, place.1));
+                let missing = || TornFrame::missing(journal, torn, place);
+                self.torn.push(found.unwrap_or_else(missing));
                 return gaps;
             }
             place = (path.clone(), frame.end());
@@ -313,6 +328,9 @@ impl Replay {
         }
         if flushed >= expected {
             gap(expected..=flushed, place);
+        } else {
+            let torn = doubtful.find(expected, (&place.0, place.1));
+            self.torn.extend(torn);
         }
         gaps
     }
@@ -434,7 +452,8 @@ impl Gap {
     fn refusal(self, data_dir: &Path) -> LogError {
         let error = format!(
             "{self}, and nobody can tell whose they are. 'millstream log repair --dry-run {}' says what is \
-             known; restoring the journal's files loses nothing",
+             known; restoring the journal's files loses nothing. Do not move them away: the offsets of what is lost would \
+             be given again",
             data_dir.display()
         );
         LogError::Io {

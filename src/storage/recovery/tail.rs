@@ -239,7 +239,7 @@ impl<I: Io> Recovery<'_, I> {
             return from_segments;
         };
         let count = scan.tail.end.0 - first.first.0;
-        let from_journal = format!("took {count} records from the journal");
+        let from_journal = format!("took {} from the journal", records(count));
         Some(match from_segments {
             Some(report) => format!("{report}, {from_journal}"),
             None => from_journal,
@@ -252,10 +252,16 @@ impl<I: Io> Recovery<'_, I> {
         }
         let first: Offset = scan.start.from.next;
         Some(format!(
-            "{}: verified {} records ({} KiB) from offset {first} on",
-            self.id,
-            scan.record_count,
+            "verified {} ({} KiB) from offset {first} on",
+            records(scan.record_count),
             scan.bytes / 1024,
         ))
+    }
+}
+
+fn records(count: i64) -> String {
+    match count {
+        1 => "1 record".to_owned(),
+        _ => format!("{count} records"),
     }
 }
