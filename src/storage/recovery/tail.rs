@@ -61,7 +61,7 @@ impl<I: Io> Recovery<'_, I> {
         let lost = replay.lost_beyond(self.id, end, &scan.start.incarnations)?;
         Some(Damage {
             below: end,
-            acknowledged: lost.header.next,
+            acknowledged: lost.header.next.max(scan.tail.proof.unwrap_or_default()),
             path: lost.path.clone(),
             position: lost.position,
             reason: lost.reason(),
@@ -88,14 +88,9 @@ impl<I: Io> Recovery<'_, I> {
             (flushed, proof)
         } else {
             let flushed = scan.tail.proof?;
-            if let Some(lost) = self.lost_in_journal(scan) {
-                // It is the journal that does not have what it should.
-                let acknowledged = lost.acknowledged.max(flushed);
-                return Some(Damage {
-                    below,
-                    acknowledged,
-                    ..lost
-                });
+            if self.lost_in_journal(scan).is_some() {
+                // It is the journal that does not have what it should: what it has before that is served.
+                return None;
             }
             let proof = format!("a frame of the journal names offset {flushed} as durable");
             (flushed, proof)
