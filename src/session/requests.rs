@@ -32,8 +32,9 @@ pub enum Request {
     InitProducerId(InitProducerIdRequest),
     DescribeCluster(DescribeClusterRequest),
     DescribePartitions(DescribePartitionsRequest),
-    GroupHeartbeat(GroupHeartbeatRequest),
-    OffsetCommit(OffsetCommitRequest),
+    /// Boxed: every connection has room for a request.
+    GroupHeartbeat(Box<GroupHeartbeatRequest>),
+    OffsetCommit(Box<OffsetCommitRequest>),
     OffsetFetch(OffsetFetchRequest),
     ListGroups(ListGroupsRequest),
     DescribeGroups(DescribeGroupsRequest),
@@ -96,11 +97,11 @@ impl Request {
                     r.partitions.len()
                 })?)
             }
-            Api::GroupHeartbeat => Self::GroupHeartbeat(heartbeat(body)?),
+            Api::GroupHeartbeat => Self::GroupHeartbeat(Box::new(heartbeat(body)?)),
             Api::OffsetCommit => {
-                Self::OffsetCommit(partitions(body, |r: &OffsetCommitRequest| {
+                Self::OffsetCommit(Box::new(partitions(body, |r: &OffsetCommitRequest| {
                     r.partitions.len()
-                })?)
+                })?))
             }
             Api::OffsetFetch => Self::OffsetFetch(partitions(body, |r: &OffsetFetchRequest| {
                 r.partitions.as_ref().map_or(0, Vec::len)

@@ -71,7 +71,7 @@ impl<I: Io> Shard<I> {
             Request::GroupHeartbeat(request) => {
                 let group = request.group.clone();
                 let speaker = speaker(reply_to.speaker());
-                let request = GroupRequest::Heartbeat(request, speaker);
+                let request = GroupRequest::Heartbeat(*request, speaker);
                 self.serve_one(&group, request, reply_to, |response| match response {
                     GroupResponse::Heartbeat(response) => Some(response),
                     _ => None,
@@ -79,7 +79,7 @@ impl<I: Io> Shard<I> {
             }
             Request::OffsetCommit(request) => {
                 let group = request.group.clone();
-                let request = GroupRequest::Commit(request);
+                let request = GroupRequest::Commit(*request);
                 self.serve_one(&group, request, reply_to, |response| match response {
                     GroupResponse::Commit(response) => Some(response),
                     _ => None,
