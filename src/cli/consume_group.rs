@@ -13,8 +13,9 @@ use super::{
     consume::{PATIENCE, POLL_RECORDS, POLL_WAIT, Printer, RETRY_PAUSE},
 };
 
-/// A member without partitions gives up after this, without --follow.
-const IDLE: Duration = Duration::from_secs(10);
+/// A member without partitions gives up after this, without --follow: after a member that died can hold some
+/// no more (its session lasts 15 s, and begins anew when the broker does).
+const IDLE: Duration = Duration::from_secs(20);
 
 /// What a member of a group is told on the command line.
 pub(super) struct Membership {

@@ -4,12 +4,16 @@
 use millstream_protocol::{
     FRAME_HEADER_SIZE, LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartition,
     batch::{BatchBuilder, Compression, NO_HEADERS},
+    headers,
     messages::{
-        AlterTopicRequest, Api, CreatePartitionsRequest, CreateTopicsRequest,
-        DeleteRecordsPartition, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest,
-        DescribePartitionsRequest, FetchRequest, HandshakeRequest, InitProducerIdRequest,
-        ListOffsetsPartition, ListOffsetsRequest, MetadataRequest, NewTopic, ProduceRequest,
-        Request, decode_body, encode_body,
+        AlterTopicRequest, Api, CancelDelayed, CancelDelayedRequest, CreatePartitionsRequest,
+        CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsPartition, DeleteRecordsRequest,
+        DeleteTopicsRequest, DescribeClusterRequest, DescribeDelayedRequest, DescribeGroupsRequest,
+        DescribePartitionsRequest, FetchRequest, GroupHeartbeatRequest, HandshakeRequest,
+        InitProducerIdRequest, ListDelayedPartition, ListDelayedRequest, ListGroupsRequest,
+        ListOffsetsPartition, ListOffsetsRequest, MemberState, MetadataRequest, NewTopic,
+        OffsetCommitPartition, OffsetCommitRequest, OffsetFetchRequest, ProduceRequest, Request,
+        decode_body, encode_body,
     },
 };
 
@@ -61,6 +65,8 @@ pub fn samples(topic: TopicId, name: &str) -> Vec<Sample> {
     ];
     all.extend(changes(name));
     all.extend(of_records(topic));
+    all.extend(of_groups(topic, name));
+    all.extend(of_delays(topic));
     for api in Api::ALL {
         assert!(all.iter().any(|s| s.api == *api), "a frame of {api}");
     }
@@ -138,6 +144,105 @@ fn of_records(topic: TopicId) -> Vec<Sample> {
                     before_offset: Offset(0),
                 })
                 .collect(),
+        }),
+    ]
+}
+
+fn of_groups(topic: TopicId, name: &str) -> Vec<Sample> {
+    let group = || "group".to_owned();
+    let member_id = || "member".to_owned();
+    vec![
+        sample(&GroupHeartbeatRequest {
+            group: group(),
+            member_id: member_id(),
+            member_epoch: 0,
+            max_wait_ms: 100,
+            state: Some(MemberState {
+                instance_id: Some("instance".to_owned()),
+                topics: vec![name.to_owned()],
+                pattern: Some("tar.*".to_owned()),
+                assignor: "range".to_owned(),
+                session_timeout_ms: 1_000,
+                rebalance_timeout_ms: 1_000,
+                owned: partitions(topic).collect(),
+            }),
+        }),
+        sample(&GroupHeartbeatRequest {
+            group: group(),
+            member_id: member_id(),
+            member_epoch: 1,
+            max_wait_ms: 100,
+            state: None,
+        }),
+        sample(&OffsetCommitRequest {
+            group: "others".to_owned(),
+            member_id: String::new(),
+            member_epoch: -1,
+            partitions: partitions(topic)
+                .map(|id| OffsetCommitPartition {
+                    topic: id.topic,
+                    partition: id.partition,
+                    offset: Offset(1),
+                    leader_epoch: LeaderEpoch(0),
+                    metadata: "so far".to_owned(),
+                })
+                .collect(),
+        }),
+        sample(&OffsetFetchRequest {
+            group: group(),
+            partitions: Some(partitions(topic).collect()),
+        }),
+        sample(&ListGroupsRequest {}),
+        sample(&DescribeGroupsRequest {
+            groups: vec![group(), "absent".to_owned()],
+        }),
+        sample(&DeleteGroupsRequest {
+            groups: vec!["others".to_owned()],
+        }),
+    ]
+}
+
+fn of_delays(topic: TopicId) -> Vec<Sample> {
+    let records = {
+        let mut builder = BatchBuilder::new();
+        let due = [(headers::DELIVER_AFTER, Some(&b"3600000"[..]))];
+        builder
+            .push(1_700_000_000_000, None, Some(b"later"), &due)
+            .expect("a small record");
+        builder.finish(None, Compression::None)
+    };
+    let delayed = |repair: bool| {
+        let body = encode_body(&produce_of(topic, 0, &records));
+        Sample {
+            api: Api::ProduceDelayed,
+            bytes: frame_of(Api::ProduceDelayed as u16, 77, &body, &records),
+            repair_from: repair.then_some(FRAME_HEADER_SIZE + body.len()),
+        }
+    };
+    vec![
+        delayed(false),
+        delayed(true),
+        sample(&ListDelayedRequest {
+            partitions: partitions(topic)
+                .map(|id| ListDelayedPartition {
+                    topic: id.topic,
+                    partition: id.partition,
+                    after_ms: 0,
+                    after_delay_id: Offset(-1),
+                    max_records: 10,
+                })
+                .collect(),
+        }),
+        sample(&CancelDelayedRequest {
+            records: vec![CancelDelayed {
+                topic,
+                partition: PartitionIndex(0),
+                delay_id: Offset(0),
+                id: String::new(),
+            }],
+        }),
+        sample(&DescribeDelayedRequest {
+            partitions: partitions(topic).collect(),
         }),
     ]
 }
