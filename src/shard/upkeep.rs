@@ -113,7 +113,7 @@ impl<I: Io> Shard<I> {
         for shell in open {
             shell.expire_producers(set_by_ms);
             shell.log().roll_old();
-            shell.log().trim_idle();
+            shell.log().trim_idle().await;
             shell.delay().clean().await;
             self.retain(&shell).await;
             self.io.yield_if_needed().await;

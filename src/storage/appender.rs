@@ -55,8 +55,6 @@ pub(super) enum Step<B> {
     Create { base: Offset, size: u64 },
     /// Allocate up to `size`, then call [`Appender::allocated`].
     Allocate { segment: Offset, size: u64 },
-    /// Give back what is allocated beyond `size`, then call [`Appender::trimmed`].
-    Trim { segment: Offset, size: u64 },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,12 +12,13 @@ use super::{
         segment::{SEGMENT_HEADER_SIZE, SegmentHeader},
     },
     limits::{
-        DESCRIPTOR_RETRY_MS, DISK_FULL_RETRY_MS, MAX_ALLOCATION, ZERO_FILL_FROM, ZERO_FILL_WRITE,
+        DESCRIPTOR_RETRY_MS, DISK_FULL_RETRY_MS, MAX_ALLOCATION, TRIM_AFTER_MS, ZERO_FILL_FROM,
+        ZERO_FILL_WRITE,
     },
     segments::Segment,
     spare::Spare,
 };
-use crate::io::{BLOCK_SIZE, Buffer, Disk, DiskFile, Io, OpenMode, Signal};
+use crate::io::{BLOCK_SIZE, Buffer, Disk, DiskFile, Io, OpenMode, Signal, TaskClass};
 
 /// Whether a log of the shard writes zeros ahead of its writer.
 #[derive(Default)]
@@ -181,10 +182,45 @@ impl<I: Io> Log<I> {
         self.pump();
     }
 
-    /// Gives back what was allocated ahead. A failure costs space, no more.
-    pub(super) async fn trim(&self, segment: Offset, size: u64) {
+    /// Gives back the space that was allocated ahead if nothing was appended for a while; what is in the journal
+    /// alone goes to the segment first. To be called now and then, for one log after the other: thousands at
+    /// once would keep the threads for files from everything else.
+    pub async fn trim_idle(&self) {
+        if !self.has_idle_space() {
+            return;
+        }
+        let this = self.this();
+        self.in_task(TaskClass::Background, async move {
+            // Who appends is told of a failure.
+            if this.flush_through(this.log_end()).await.is_ok() {
+                this.trim().await;
+            }
+        })
+        .await;
+    }
+
+    fn has_idle_space(&self) -> bool {
+        let state = self.state.borrow();
+        let idle_for = self.storage.io.now().since(state.last_append);
+        let tail = state.appender.tail();
+        let ahead = tail.is_some_and(|tail| tail.allocated > tail.position);
+        let ahead = ahead || self.spare_size() > 0;
+        ahead
+            && idle_for >= Duration::from_millis(TRIM_AFTER_MS)
+            && state.writable().is_ok()
+            && !state.cutting
+    }
+
+    /// A failure costs space, no more.
+    async fn trim(&self) {
+        let begun = match self.has_idle_space() && self.state.borrow().appender.is_idle() {
+            true => self.state.borrow_mut().appender.trim(),
+            false => None,
+        };
+        let Some((base, size)) = begun else { return };
+        self.running.set(self.running.get() + 1);
         self.drop_spare().await;
-        let trimmed = match self.file(segment).await {
+        let trimmed = match self.file(base).await {
             Ok(file) => file.truncate(size).await,
             Err(error) => Err(error),
         };
@@ -192,12 +228,13 @@ impl<I: Io> Log<I> {
             let state = &mut *self.state.borrow_mut();
             state.appender.trimmed();
             if trimmed.is_ok()
-                && let Some(segment) = state.segments.0.get_mut(&segment)
+                && let Some(segment) = state.segments.0.get_mut(&base)
             {
                 segment.file_size = size;
             }
         }
         self.pump();
+        self.task_done();
     }
 
     /// Writes zeros to what was allocated for a log that is being written fast: a write of blocks
@@ -214,9 +251,7 @@ impl<I: Io> Log<I> {
         let Some(turn) = self.turn_to_fill().await else {
             return Ok(());
         };
-        let mut zeros = self.storage.io.buffer(ZERO_FILL_WRITE);
-        zeros.bytes_mut().fill(0);
-        let zeros = Rc::new(zeros);
+        let zeros = zeros(&self.storage.io, ZERO_FILL_WRITE);
         let mut position = range.start.next_multiple_of(BLOCK_SIZE as u64);
         while position + ZERO_FILL_WRITE as u64 <= range.end && !self.is_at_end() {
             file.write_at(Rc::clone(&zeros), position).await?;
@@ -294,6 +329,13 @@ impl<I: Io> Log<I> {
             self.storage.io.sleep(Duration::from_millis(pause_ms)).await;
         }
     }
+}
+
+/// What space is filled with, so many bytes at a time.
+pub(super) fn zeros<D: Disk>(disk: &D, size: usize) -> Rc<D::Buffer> {
+    let mut zeros = disk.buffer(size);
+    zeros.bytes_mut().fill(0);
+    Rc::new(zeros)
 }
 
 /// The process or the host has no descriptor to give now. Nothing was written, so nothing failed that

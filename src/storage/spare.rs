@@ -13,8 +13,9 @@ use super::{
     Log,
     format::{names, segment::SEGMENT_HEADER_SIZE},
     limits::{ZERO_FILL_FROM, ZERO_FILL_WRITE},
+    preparation::zeros,
 };
-use crate::io::{BLOCK_SIZE, Buffer, Disk, DiskFile, Io, OpenMode, TaskClass};
+use crate::io::{BLOCK_SIZE, Disk, DiskFile, Io, OpenMode, TaskClass};
 
 /// How far the next segment is.
 #[derive(Debug, Default)]
@@ -66,9 +67,7 @@ impl<I: Io> Log<I> {
         let file = io.open(path, OpenMode::CreateNew).await?;
         file.allocate(size).await?;
         if size >= ZERO_FILL_FROM {
-            let mut zeros = io.buffer(ZERO_FILL_WRITE);
-            zeros.bytes_mut().fill(0);
-            let zeros = Rc::new(zeros);
+            let zeros = zeros(io, ZERO_FILL_WRITE);
             let mut position = SEGMENT_HEADER_SIZE.next_multiple_of(BLOCK_SIZE as u64);
             while position + ZERO_FILL_WRITE as u64 <= size {
                 if self.state.borrow().writable().is_err() {

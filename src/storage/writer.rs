@@ -11,7 +11,7 @@ use super::{
     format::names,
     limits::{
         BUFFERED_FLUSH_MS, CHECKPOINT_INTERVAL, DESCRIPTOR_ATTEMPTS, DESCRIPTOR_RETRY_MS,
-        DIRECT_SIZE, SEAL_AFTER_MS, TRIM_AFTER_MS,
+        DIRECT_SIZE, SEAL_AFTER_MS,
     },
     log::State,
     preparation::lacks_descriptors,
@@ -137,28 +137,6 @@ impl<I: Io> Log<I> {
         }
     }
 
-    /// Gives back the space that was allocated ahead if nothing was appended for a while. To be called now and
-    /// then; what is in the journal alone goes to the segment first, and the space with a later call.
-    pub fn trim_idle(&self) {
-        let now = self.storage.io.now();
-        let step = {
-            let state = &mut *self.state.borrow_mut();
-            let lately = now.since(state.last_append) < Duration::from_millis(TRIM_AFTER_MS);
-            let tail = state.appender.tail();
-            let ahead = tail.is_some_and(|tail| tail.allocated > tail.position);
-            let ahead = ahead || self.spare_size() > 0;
-            if lately || !ahead || state.writable().is_err() || state.cutting {
-                return;
-            }
-            let idle = state.appender.is_idle();
-            idle.then(|| state.appender.trim()).flatten()
-        };
-        match step {
-            Some(step) => self.start(step),
-            None => self.flush_to_segment(),
-        }
-    }
-
     fn start(&self, step: Step<<I as Disk>::Buffer>) {
         let this = self.this();
         self.running.set(self.running.get() + 1);
@@ -173,7 +151,6 @@ impl<I: Io> Log<I> {
                 Step::Flush { segments } => this.flush(segments).await,
                 Step::Create { base, size } => this.create(base, size).await,
                 Step::Allocate { segment, size } => this.allocate(segment, size).await,
-                Step::Trim { segment, size } => this.trim(segment, size).await,
             }
             this.task_done();
         });

@@ -324,6 +324,7 @@ impl<I: Io> Delay<I> {
             return;
         };
         log.log().roll_old();
+        log.log().trim_idle().await;
         let keep = {
             let schedule = self.schedule.borrow();
             schedule.first_pending().unwrap_or(log.log().durable_end())

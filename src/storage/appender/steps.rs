@@ -130,18 +130,16 @@ impl<B: Buffer> Appender<B> {
         }
     }
 
-    /// Gives back what was allocated ahead. Only when idle.
-    pub fn trim(&mut self) -> Option<Step<B>> {
+    /// Counts on nothing that was allocated ahead any more: gives the segment and where it may be cut, after
+    /// which [`Appender::trimmed`] wants to be called. Only when idle.
+    pub fn trim(&mut self) -> Option<(Offset, u64)> {
         assert!(self.is_idle(), "what waits would want space");
         let tail = self.tail.as_mut()?;
         // What comes meanwhile waits, and then asks for space.
         tail.allocated = tail.position;
         self.preparing = true;
         self.next_allocation = FIRST_ALLOCATION;
-        Some(Step::Trim {
-            segment: tail.base,
-            size: tail.position,
-        })
+        Some((tail.base, tail.position))
     }
 
     /// What was allocated ahead is gone.

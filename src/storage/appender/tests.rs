@@ -109,7 +109,6 @@ fn show(step: &Step<Memory>) -> String {
         }
         Step::Create { base, size } => format!("create {base} {size}"),
         Step::Allocate { segment, size } => format!("allocate {segment} {size}"),
-        Step::Trim { segment, size } => format!("trim {segment} {size}"),
     }
 }
 

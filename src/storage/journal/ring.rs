@@ -21,6 +21,7 @@ use crate::{
             names,
         },
         limits::{JOURNAL_RETRY_MS, ZERO_FILL_WRITE},
+        preparation::zeros,
         reserve::is_short,
     },
 };
@@ -255,9 +256,7 @@ impl<I: Io> Journal<I> {
         file.allocate(size).await?;
         self.leave_reserve(0).await?;
         let step = usize::try_from(size).map_or(ZERO_FILL_WRITE, |size| size.min(ZERO_FILL_WRITE));
-        let mut zeros = self.io.buffer(step);
-        zeros.bytes_mut().fill(0);
-        let zeros = Rc::new(zeros);
+        let zeros = zeros(&self.io, step);
         let mut position = 0;
         while position + step as u64 <= size {
             file.write_at(Rc::clone(&zeros), position).await?;
