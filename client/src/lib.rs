@@ -53,7 +53,8 @@ pub use consumer::{
 };
 pub use error::{ConsumeError, Error, ProduceError, RequestError};
 pub use group::{
-    AutoOffsetReset, CommitOffset, GroupAssignor, GroupConsumer, GroupConsumerBuilder,
+    AutoOffsetReset, CommitOffset, DEFAULT_SESSION_TIMEOUT, GroupAssignor, GroupConsumer,
+    GroupConsumerBuilder,
 };
 pub use millstream_protocol::{
     ErrorCode, LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartition,

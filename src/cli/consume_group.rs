@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use millstream_client::{
-    AutoOffsetReset, CommitOffset, ConsumerRecord, GroupConsumer, Offset, PartitionIndex,
+    AutoOffsetReset, CommitOffset, ConsumerRecord, DEFAULT_SESSION_TIMEOUT, GroupConsumer, Offset,
+    PartitionIndex,
 };
 use tokio::time::{Instant, sleep};
 
@@ -13,9 +14,9 @@ use super::{
     consume::{PATIENCE, POLL_RECORDS, POLL_WAIT, Printer, RETRY_PAUSE},
 };
 
-/// A member without partitions gives up after this, without --follow: after a member that died can hold some
-/// no more (its session lasts 15 s, and begins anew when the broker does).
-const IDLE: Duration = Duration::from_secs(20);
+/// A member without partitions gives up after this, without --follow: when a member that died can hold none
+/// any more (its session begins anew when the broker does).
+const IDLE: Duration = DEFAULT_SESSION_TIMEOUT.saturating_add(Duration::from_secs(5));
 
 /// What a member of a group is told on the command line.
 pub(super) struct Membership {

@@ -11,6 +11,9 @@ use crate::{
     consumer::{ConsumerBuilder, OutOfRangePolicy},
 };
 
+/// How long a member that is not heard of is waited for, unless set.
+pub const DEFAULT_SESSION_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// How a group's partitions are handed out; the group uses what most of its members say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum GroupAssignor {
@@ -42,7 +45,7 @@ impl GroupConsumerBuilder {
             topics: Vec::new(),
             pattern: None,
             assignor: String::new(),
-            session_timeout: Duration::from_secs(15),
+            session_timeout: DEFAULT_SESSION_TIMEOUT,
             heartbeat_interval: Duration::from_secs(3),
             max_poll_interval: Duration::from_secs(300),
             seed: jitter_seed(),

@@ -23,7 +23,7 @@ use millstream_protocol::{
 };
 use tokio::{sync::Notify, time::timeout_at};
 
-pub use builder::{GroupAssignor, GroupConsumerBuilder};
+pub use builder::{DEFAULT_SESSION_TIMEOUT, GroupAssignor, GroupConsumerBuilder};
 
 use self::{
     machine::{Action, Config, Event, Machine, Work, partitions_of},
