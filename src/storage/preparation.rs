@@ -266,7 +266,7 @@ impl<I: Io> Log<I> {
         let filling = &self.storage.filling;
         let decided = || self.is_at_end() || !filling.taken.get();
         filling.changed.wait_until(decided).await;
-        (!filling.taken.replace(true)).then_some(Turn(filling))
+        (!filling.taken.replace(true)).then(|| Turn(filling))
     }
 
     fn is_at_end(&self) -> bool {

@@ -71,24 +71,23 @@ pub(super) fn parse_file(path: PathBuf, journal: Uuid, bytes: &[u8]) -> FoundFil
         flushed: 0,
         doubtful: Vec::new(),
     };
-    // A frame without a readable header, if that is what begins here.
+    // A frame without a readable header, if that is what comes behind the last one.
     let mut headless: Option<(usize, FrameHeader)> = None;
-    let mut at = 0;
+    let (mut at, mut behind) = (0, 0);
     while at < bytes.len() {
         let Some((header, spoiled)) = frame_at(&bytes[at..], journal) else {
             found.doubt(FrameHeader::peek(&bytes[at..]), at, bytes, journal);
-            headless = entries_without_header(&bytes[at..], journal).map_or(headless, |header| {
-                let earlier = headless.filter(|(begin, header)| begin + header.disk_size() > at);
-                Some(earlier.unwrap_or((at, header)))
-            });
+            if at == behind {
+                // Nowhere else: entries that begin in the middle of a frame are not all there was.
+                headless = entries_without_header(&bytes[at..], journal).map(|header| (at, header));
+            }
             at += BLOCK_SIZE;
             continue;
         };
         if let Some((begin, headless)) = headless.take()
             && begin + headless.disk_size() == at
-            && header.sequence > 1
+            && let Some(sequence) = found.number_before(&header)
         {
-            let sequence = header.sequence - 1;
             let headless = FrameHeader {
                 sequence,
                 ..headless
@@ -97,6 +96,7 @@ pub(super) fn parse_file(path: PathBuf, journal: Uuid, bytes: &[u8]) -> FoundFil
         }
         found.add(header, at, bytes, spoiled);
         at += header.disk_size();
+        behind = at;
     }
     if let Some((begin, headless)) = headless {
         let unnumbered = FrameHeader {
@@ -118,6 +118,16 @@ impl FoundFile {
                 logs: intact_entries(&bytes[at..], header.entry_count),
             });
         }
+    }
+
+    /// The number of the frame between the newest one so far and the one that follows, if it can be but one.
+    fn number_before(&self, next: &FrameHeader) -> Option<u64> {
+        let number = next.sequence.checked_sub(1).filter(|number| *number > 0)?;
+        let newest = self
+            .frames
+            .last()
+            .map_or(number - 1, |newest| newest.header.sequence);
+        (newest == number - 1).then_some(number)
     }
 
     fn add(&mut self, header: FrameHeader, at: usize, bytes: &[u8], spoiled: bool) {
@@ -178,4 +188,79 @@ fn entries_without_header(bytes: &[u8], journal: Uuid) -> Option<FrameHeader> {
         oldest: 0,
         entry_count,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_protocol::{LeaderEpoch, Offset, PartitionIndex, TopicId};
+
+    use super::*;
+
+    /// Entries of 512 bytes: each block has one where a frame's first one would be.
+    fn frame(journal: Uuid, sequence: u64, entry_count: u32) -> Vec<u8> {
+        let size = FRAME_HEADER_SIZE + 512 * entry_count as usize;
+        let mut bytes = vec![0; size];
+        for number in 0..entry_count {
+            let at = FRAME_HEADER_SIZE + 512 * number as usize;
+            let entry = ChunkHeader {
+                payload_size: u32::try_from(512 - CHUNK_HEADER_SIZE).unwrap(),
+                id: TopicPartition {
+                    topic: TopicId(Uuid::from_u128(1)),
+                    partition: PartitionIndex(number),
+                },
+                epoch: LeaderEpoch(0),
+                incarnation: 1,
+                base: Offset(0),
+                next: Offset(1),
+                flushed: Offset(0),
+                append_time_ms: 1,
+                max_timestamp_ms: 1,
+                batch_count: 1,
+                flags: 0,
+            };
+            entry.seal(&mut bytes[at..at + 512]);
+        }
+        let header = FrameHeader {
+            size: u32::try_from(size).unwrap(),
+            journal,
+            sequence,
+            flushed: sequence - 1,
+            oldest: 1,
+            entry_count,
+        };
+        header.seal(&mut bytes);
+        bytes.resize(align_up(size), 0);
+        bytes
+    }
+
+    fn found(bytes: &[u8], journal: Uuid) -> Vec<(u64, u32)> {
+        let file = parse_file("j".into(), journal, bytes);
+        let frames = file.frames.iter();
+        frames
+            .map(|frame| (frame.header.sequence, frame.header.entry_count))
+            .collect()
+    }
+
+    #[test]
+    fn a_frame_that_lost_its_beginning_is_not_whole_from_its_middle_on() {
+        let journal = Uuid::from_u128(7);
+        let frames = [1, 2, 3].map(|number| frame(journal, number, 30));
+        let good = frames.concat();
+        assert_eq!(found(&good, journal), [(1, 30), (2, 30), (3, 30)]);
+        let second = frames[0].len();
+        // The header alone: all entries are there.
+        let mut damaged = good.clone();
+        damaged[second + 8] ^= 1;
+        assert_eq!(found(&damaged, journal), [(1, 30), (2, 30), (3, 30)]);
+        // The header of its first entry, which the directory's checksum covers.
+        let mut damaged = good.clone();
+        damaged[second + FRAME_HEADER_SIZE + 12] ^= 1;
+        assert_eq!(found(&damaged, journal), [(1, 30), (3, 30)]);
+        // Its first block.
+        let mut damaged = good;
+        damaged[second..second + BLOCK_SIZE].fill(0);
+        assert_eq!(found(&damaged, journal), [(1, 30), (3, 30)]);
+        // The same at the beginning of a file.
+        assert_eq!(found(&damaged[second..], journal), [(3, 30)]);
+    }
 }
