@@ -26,7 +26,7 @@ pub use super::format::{
 pub use super::journal::TornFrame;
 use super::{
     format::{
-        names::{self, FileKind},
+        names::{self, DELAY_DIR, FileKind},
         segment::SEGMENT_HEADER_SIZE,
     },
     incarnations::Incarnations,
@@ -133,7 +133,8 @@ pub struct Summary {
     pub verdict: Verdict,
 }
 
-/// Every partition's directory in a data directory, in `topics/`, in a topic's, or this one.
+/// Every log's directory in a data directory, in `topics/`, in a topic's, in a partition's, or this one: those of
+/// partitions, and of their delay logs.
 ///
 /// # Errors
 /// The system's.
@@ -151,17 +152,23 @@ fn collect(dir: &Path, depth: u32, found: &mut Vec<PathBuf>) -> io::Result<()> {
         let path = entry?.path();
         if names::file_kind(&path).is_some() {
             is_partition = true;
-        } else if path.is_dir() && depth > 0 {
+        } else if path.is_dir() {
             below.push(path);
         }
     }
     if is_partition {
         found.push(dir.to_owned());
-        return Ok(());
     }
-    below
-        .iter()
-        .try_for_each(|path| collect(path, depth - 1, found))
+    // A partition's delay log lies within it, also where the partition has no files of its own.
+    let delay = dir.join(DELAY_DIR);
+    for path in below {
+        if path == delay {
+            collect(&path, 0, found)?;
+        } else if !is_partition && depth > 0 {
+            collect(&path, depth - 1, found)?;
+        }
+    }
+    Ok(())
 }
 
 /// Goes through one partition's files, then through what the journals add to them, and shows what is there.

@@ -52,7 +52,7 @@ mod writer;
 pub use compaction::{CompactionOptions, CompactionReport, Pace};
 pub use error::{LogError, ReadError};
 pub use format::{
-    names::{DELAY_DIR, delay_log_of},
+    names::{DELAY_DIR, delay_log_of, is_delay_log, log_of_dir, partition_of_log},
     segment::CompactionMark,
 };
 pub use journal::{Replay, TornFrame};

@@ -211,12 +211,18 @@ fn killed_with_bad_frame(lines: &[String], at: usize) -> Option<(Broker, PathBuf
         broker.run_with(&["produce", "t"], line.as_bytes()).ok();
     }
     broker.kill();
+    let path = flip_frame(&broker, at);
+    Some((broker, path))
+}
+
+/// Flips a bit in the fourth frame of the journal that has six at least.
+fn flip_frame(broker: &Broker, at: usize) -> PathBuf {
     for (path, bytes) in files(&broker.data_dir().join("journal")) {
         let frames = |at: &usize| bytes[*at..].starts_with(b"MSJR") && bytes[at + 56] > 0;
         let frames: Vec<usize> = (4_096..bytes.len()).step_by(4_096).filter(frames).collect();
         if frames.len() > 5 {
             flip(&path, frames[3] + at);
-            return Some((broker, path));
+            return path;
         }
     }
     panic!("no journal has the records");
@@ -282,4 +288,101 @@ fn a_running_broker_is_not_repaired() {
     let data = broker.data_dir().to_str().unwrap().to_owned();
     let said = broker.run(&["log", "repair", "--yes", &data]).failed(1);
     assert!(said.contains("in use by a broker"), "{said}");
+}
+
+/// A broker whose topic has five records that wait, in so many frames and the segment of a delay log.
+fn with_delayed() -> Option<Broker> {
+    let broker = Broker::start()?;
+    broker.run(&["topic", "create", "t"]).ok();
+    for n in 0..5 {
+        let line = format!("delayed {n}\n");
+        let later = ["produce", "t", "--delay", "1h"];
+        broker.run_with(&later, line.as_bytes()).ok();
+    }
+    Some(broker)
+}
+
+fn pending(broker: &Broker) -> u64 {
+    let counts = broker.run(&["delay", "count", "t", "--json"]).json();
+    counts[0]["pending"].as_u64().unwrap()
+}
+
+#[test]
+fn a_damaged_delay_log_is_found_and_made_whole() {
+    let Some(mut broker) = with_delayed() else {
+        return;
+    };
+    broker.stop();
+    let data = broker.data_dir().to_str().unwrap().to_owned();
+    let delay = partition_dir(&broker).join("delay");
+    let mut segments = files(&delay).into_iter().map(|(path, _)| path);
+    let segment = segments
+        .rfind(|path| path.extension().is_some_and(|ext| ext == "log"))
+        .expect("a delay log");
+    let dumped = |dir| broker.run(&["log", "dump", "--records", dir]).text();
+    // What is delayed is not among the records of the topic.
+    assert_eq!(dumped(&data), "");
+    assert!(dumped(delay.to_str().unwrap()).contains("delayed"));
+    let bytes = fs::read(&segment).unwrap();
+    let mut chunks = (4_096..bytes.len()).step_by(4_096);
+    let chunk = chunks.find(|at| bytes[*at..].starts_with(b"MSCK"));
+    flip(&segment, chunk.expect("a chunk") + 150);
+    let of_topic = partition_dir(&broker);
+    for dir in [&data, of_topic.to_str().unwrap(), delay.to_str().unwrap()] {
+        let found = broker.run(&["log", "verify", "--json", dir]);
+        assert_eq!(found.status.code(), Some(1), "{dir}: {found:?}");
+        let found: Value = serde_json::from_slice(&found.stdout).unwrap();
+        let damaged = found.as_array().unwrap().iter();
+        let damaged: Vec<_> = damaged.filter(|it| it["verdict"] == "damaged").collect();
+        assert_eq!(damaged.len(), 1, "{found}");
+        assert_eq!(damaged[0]["delay_log"], true, "{found}");
+        assert_eq!(damaged[0]["partition"], 0, "{found}");
+    }
+    let done = repaired(&broker);
+    let partitions = done["partitions"].as_array().unwrap();
+    assert_eq!(partitions.len(), 1, "{done}");
+    assert_eq!(partitions[0]["path"].as_str(), delay.to_str());
+    let lost = lost(&done);
+    let lost: usize = lost.iter().map(|(first, end)| end - first).sum();
+    assert!(lost > 0, "{done}");
+    broker.start_again();
+    assert_eq!(pending(&broker), 5 - lost as u64);
+    broker
+        .run_with(&["produce", "t", "--delay", "1h"], b"x\n")
+        .ok();
+    assert_eq!(pending(&broker), 6 - lost as u64);
+}
+
+#[test]
+fn a_lost_frame_has_delay_logs_go_on_later_too() {
+    let Some(mut broker) = with_delayed() else {
+        return;
+    };
+    // So that the delay log has files, and the journal something of another log.
+    broker.stop();
+    broker.start_again();
+    for n in 0..6 {
+        broker
+            .run_with(&["produce", "t"], format!("{n}\n").as_bytes())
+            .ok();
+    }
+    broker.kill();
+    flip_frame(&broker, 64 + 20);
+    let done = repaired(&broker);
+    let partitions = done["partitions"].as_array().unwrap();
+    let delay = partition_dir(&broker).join("delay");
+    let ours = |it: &&Value| it["path"].as_str() == delay.to_str();
+    let ours = partitions.iter().find(ours).expect("the delay log");
+    let first = ours["skipped"]["first_offset"].as_u64().unwrap();
+    assert_eq!(
+        ours["skipped"]["end_offset"],
+        first + (1 << 31) - 1,
+        "{done}"
+    );
+    broker.start_again();
+    assert_eq!(pending(&broker), 5);
+    broker
+        .run_with(&["produce", "t", "--delay", "1h"], b"x\n")
+        .ok();
+    assert_eq!(pending(&broker), 6);
 }

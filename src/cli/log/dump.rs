@@ -19,10 +19,14 @@ use super::{
     super::{json_record, moment::show_time, output::counted},
     Stopped,
 };
-use crate::storage::inspect::{CheckpointV1, Finding, Summary, Verdict, inspect};
+use crate::storage::{
+    inspect::{CheckpointV1, Finding, Summary, Verdict, inspect},
+    is_delay_log, log_of_dir,
+};
 
 const EXAMPLES: &str = "\
-With --records, topics appear by their id: their names are not in these files.
+With --records, topics appear by their id: their names are not in these files;
+delayed records appear only when DIR is the directory of a delay log.
 
 Examples:
   millstream log dump ./data
@@ -63,7 +67,13 @@ impl DumpArgs {
             partitions,
             journals,
         } = Stopped::open(&self.dir)?;
+        let is_delay = |dir: &Path| log_of_dir(dir).is_some_and(is_delay_log);
         for dir in partitions {
+            if self.records && dir != self.dir && is_delay(&dir) {
+                // Nobody who consumes the topic sees them yet, and what was taken back is among them.
+                eprintln!("skipped delayed records: {} has them", dir.display());
+                continue;
+            }
             let mut printed = Ok(());
             printer.log_start = Offset(0);
             let summary = inspect(&dir, &journals, &mut |finding| {

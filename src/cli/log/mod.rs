@@ -15,6 +15,9 @@ mod dump;
 mod repair;
 mod verify;
 
+/// Directories from a delay log's to the data directory, both counted.
+const DEPTH: usize = 5;
+
 /// Arguments of `millstream log`.
 #[derive(Debug, Args)]
 #[command(arg_required_else_help = true)]
@@ -67,7 +70,7 @@ impl Stopped {
         let cannot_read = || format!("cannot read {}", dir.display());
         let mut partitions = partition_dirs(dir).with_context(cannot_read)?;
         let whole = dir.canonicalize().with_context(cannot_read)?;
-        let mut above = whole.ancestors().take(4);
+        let mut above = whole.ancestors().take(DEPTH);
         let data_dir = above.find(|dir| dir.join("FORMAT").exists());
         ensure!(
             !partitions.is_empty() || data_dir == Some(whole.as_path()),
@@ -105,7 +108,7 @@ fn check_stopped(dir: &Path) -> Result<()> {
     let dir = dir
         .canonicalize()
         .with_context(|| format!("cannot read {}", dir.display()))?;
-    for above in dir.ancestors().take(4) {
+    for above in dir.ancestors().take(DEPTH) {
         let Ok(lock) = File::open(above.join("LOCK")) else {
             continue;
         };

@@ -12,7 +12,10 @@ use millstream_protocol::Offset;
 use serde::Serialize;
 
 use super::{super::output, Stopped};
-use crate::storage::repair::{LogRepair, Repair};
+use crate::storage::{
+    is_delay_log, partition_of_log,
+    repair::{LogRepair, Repair},
+};
 
 const EXAMPLES: &str = "\
 Look first, with --dry-run: it says which records of which partitions are gone.
@@ -61,6 +64,9 @@ struct Told {
 struct ToldLog {
     topic_id: String,
     partition: u32,
+    /// It is the delay log of the partition.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    delay_log: bool,
     path: PathBuf,
     reason: String,
     lost: Vec<ToldRange>,
@@ -91,7 +97,8 @@ impl From<&LogRepair> for ToldLog {
     fn from(log: &LogRepair) -> Self {
         Self {
             topic_id: log.id.topic.to_string(),
-            partition: log.id.partition.0,
+            partition: partition_of_log(log.id).partition.0,
+            delay_log: is_delay_log(log.id),
             path: log.dir.clone(),
             reason: log.reason.clone(),
             lost: log.lost.iter().map(ToldRange::from).collect(),

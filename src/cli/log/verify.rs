@@ -13,7 +13,10 @@ use super::{
     super::output::{self, show_size},
     Stopped,
 };
-use crate::storage::inspect::{JournalDamage, Summary, TornFrame, Verdict, inspect};
+use crate::storage::{
+    inspect::{JournalDamage, Summary, TornFrame, Verdict, inspect},
+    is_delay_log, partition_of_log,
+};
 
 const EXAMPLES: &str = "\
 A torn tail is what a crash leaves of a write that was never acknowledged: the
@@ -46,6 +49,9 @@ struct Verified {
     /// Null if no file says whose log it is.
     topic_id: Option<String>,
     partition: Option<u32>,
+    /// It is the delay log of the partition.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    delay_log: bool,
     path: PathBuf,
     log_start_offset: i64,
     log_end_offset: i64,
@@ -103,7 +109,8 @@ impl Verified {
         };
         Self {
             topic_id: summary.id.map(|id| id.topic.to_string()),
-            partition: summary.id.map(|id| id.partition.0),
+            partition: summary.id.map(|id| partition_of_log(id).partition.0),
+            delay_log: summary.id.is_some_and(is_delay_log),
             path,
             log_start_offset: summary.log_start.0,
             log_end_offset: summary.log_end.0,
@@ -146,6 +153,7 @@ impl Verified {
         Self {
             topic_id: None,
             partition: None,
+            delay_log: false,
             path: path.to_owned(),
             log_start_offset: 0,
             log_end_offset: 0,

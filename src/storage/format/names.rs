@@ -42,13 +42,28 @@ pub fn delay_log_of(id: TopicPartition) -> TopicPartition {
     }
 }
 
+/// It is the name of a delay log.
+#[must_use]
+pub fn is_delay_log(id: TopicPartition) -> bool {
+    id.partition.0 & DELAY_BIT != 0
+}
+
+/// The partition that a log belongs to: its own, or the one whose delay log it is.
+#[must_use]
+pub fn partition_of_log(id: TopicPartition) -> TopicPartition {
+    TopicPartition {
+        topic: id.topic,
+        partition: PartitionIndex(id.partition.0 & !DELAY_BIT),
+    }
+}
+
 /// A log's directory.
 #[must_use]
 pub fn partition_dir(data_dir: &Path, id: TopicPartition) -> PathBuf {
     let mut path = topics_dir(data_dir);
     path.push(id.topic.to_string());
-    path.push((id.partition.0 & !DELAY_BIT).to_string());
-    if id.partition.0 & DELAY_BIT != 0 {
+    path.push(partition_of_log(id).partition.to_string());
+    if is_delay_log(id) {
         path.push(DELAY_DIR);
     }
     path
