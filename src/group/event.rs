@@ -74,6 +74,17 @@ pub struct Wants {
     pub owned: Vec<TopicPartition>,
 }
 
+impl Wants {
+    /// About how much memory it takes, in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        const STRING_SIZE: usize = 48;
+        let topics = self.topics.iter().map(|it| STRING_SIZE + it.len());
+        let instance = self.instance_id.as_ref().map_or(0, String::len);
+        topics.sum::<usize>() + instance + self.pattern.as_ref().map_or(0, Pattern::size)
+    }
+}
+
 /// Who speaks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Speaker {
@@ -148,6 +159,15 @@ impl Refusal {
             error,
             message: message.into(),
         }
+    }
+
+    /// What someone is told who is no member any more, or never was.
+    #[must_use]
+    pub fn no_member() -> Self {
+        Self::new(
+            ErrorCode::UnknownMemberId,
+            "no such member: it left, or was not heard of for its session timeout",
+        )
     }
 }
 

@@ -110,7 +110,7 @@ impl<T> Group<T> {
         }
         let timeout_changed = member.wants.session_timeout != wants.session_timeout;
         self.unbalanced |= member.wants.assignor != wants.assignor;
-        member.wants = wants;
+        member.set_wants(wants);
         let before = std::mem::take(&mut member.topics);
         member.resolve(&topics);
         self.unbalanced |= member.topics != before;
@@ -134,8 +134,7 @@ impl<T> Group<T> {
             ..
         } = heartbeat;
         if epoch != Epoch::JOIN {
-            let message = "no such member: it left, or was not heard of for its session timeout";
-            return Err(Refusal::new(ErrorCode::UnknownMemberId, message));
+            return Err(Refusal::no_member());
         }
         let Some(mut wants) = wants else {
             let message = "a member that joins says what it wants";

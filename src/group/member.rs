@@ -14,6 +14,14 @@ use super::{
 };
 use crate::io::Monotonic;
 
+/// About what a member takes besides what it wants and has, and its names, in bytes: its place, and a
+/// heartbeat that waits.
+pub(super) const MEMBER_SIZE: usize = 2 << 10;
+/// An entry of a map that is small itself ...
+pub(super) const MAP_ENTRY_SIZE: usize = 48;
+/// ... and a partition that is owned, in the member's map and in the group's with the member's name.
+const OWNED_SIZE: usize = 192;
+
 /// A heartbeat whose answer waits for news.
 #[derive(Debug)]
 pub(super) struct Parked<T> {
@@ -27,6 +35,8 @@ pub(super) struct Member<T> {
     /// it holds.
     pub(super) absent: bool,
     pub(super) wants: Wants,
+    /// About how much memory `wants` takes, in bytes.
+    wants_size: usize,
     pub(super) speaker: Speaker,
     /// The topics that `wants` means now.
     pub(super) topics: BTreeSet<TopicId>,
@@ -48,6 +58,7 @@ impl<T> Member<T> {
     pub(super) fn new(wants: Wants, speaker: Speaker, epoch: Epoch, now: Monotonic) -> Self {
         Self {
             absent: false,
+            wants_size: wants.size(),
             wants,
             speaker,
             topics: BTreeSet::new(),
@@ -72,6 +83,26 @@ impl<T> Member<T> {
             absent: true,
             ..Self::new(wants, Speaker::default(), epoch, now)
         }
+    }
+
+    pub(super) fn set_wants(&mut self, wants: Wants) {
+        self.wants_size = wants.size();
+        self.wants = wants;
+    }
+
+    pub(super) fn wants_size(&self) -> usize {
+        self.wants_size
+    }
+
+    /// About how much memory it takes, in bytes.
+    pub(super) fn size(&self) -> usize {
+        let entries = self.topics.len() + self.revoking.len() + self.target.len();
+        let names = self.speaker.client.len() + self.speaker.host.len();
+        MEMBER_SIZE
+            + self.wants_size
+            + names
+            + entries * MAP_ENTRY_SIZE
+            + self.owned.len() * OWNED_SIZE
     }
 
     pub(super) fn record(&self) -> MemberRecord {

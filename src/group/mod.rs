@@ -32,7 +32,7 @@ use std::{collections::BTreeMap, rc::Rc};
 
 use millstream_protocol::{ErrorCode, TopicId, TopicPartition};
 
-use self::member::Member;
+use self::member::{MAP_ENTRY_SIZE, MEMBER_SIZE, Member};
 pub use self::{
     assignor::Assignor,
     describe::{Description, MemberDescription, State},
@@ -149,6 +149,36 @@ impl<T> Group<T> {
         self.members.len()
     }
 
+    /// About how much memory it takes besides its name, in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let members = self.members.iter();
+        let members = members.map(|(id, member)| MAP_ENTRY_SIZE + id.len() + member.size());
+        members.sum::<usize>() + self.record.seen.len() * MAP_ENTRY_SIZE
+    }
+
+    /// By how much a heartbeat would make it larger, in bytes.
+    #[must_use]
+    pub fn growth(&self, heartbeat: &Heartbeat) -> usize {
+        let said = heartbeat.wants.as_ref().map_or(0, Wants::size);
+        match self.members.get(&heartbeat.member_id) {
+            Some(member) => said.saturating_sub(member.wants_size()),
+            None => MEMBER_SIZE + said,
+        }
+    }
+
+    /// Whether a heartbeat would have something of its member kept, besides that it is gone.
+    #[must_use]
+    pub fn would_keep(&self, heartbeat: &Heartbeat) -> bool {
+        let Some(wants) = &heartbeat.wants else {
+            return false;
+        };
+        match self.members.get(&heartbeat.member_id) {
+            Some(member) => member.wants.session_timeout != wants.session_timeout,
+            None => heartbeat.epoch == Epoch::JOIN,
+        }
+    }
+
     /// What is kept of it.
     #[must_use]
     pub fn record(&self) -> &GroupRecord {
@@ -172,8 +202,7 @@ impl<T> Group<T> {
         partition: TopicPartition,
     ) -> Result<(), Refusal> {
         let Some(member) = self.members.get(member_id) else {
-            let message = "no such member: it left, or was not heard of for its session timeout";
-            return Err(Refusal::new(ErrorCode::UnknownMemberId, message));
+            return Err(Refusal::no_member());
         };
         if member.absent {
             let message = "the group's coordinator started anew: send a heartbeat first";
@@ -217,12 +246,6 @@ impl<T> Group<T> {
             ErrorCode::GroupNotEmpty,
             format!("group {} has members: stop {names}{more} first", self.id),
         ))
-    }
-
-    /// Who owns a partition, if anyone does or may still.
-    #[must_use]
-    pub fn owner(&self, partition: TopicPartition) -> Option<&str> {
-        self.owners.get(&partition).map(String::as_str)
     }
 
     fn take_topics(&mut self, topics: Rc<Topics>, change: &TopicsChange) {

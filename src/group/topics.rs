@@ -4,6 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use millstream_protocol::{PartitionIndex, TopicId, TopicPartition};
+use regex_automata::{
+    meta::{BuildError, Config, Regex},
+    util::syntax,
+};
 
 /// Every topic of users: name, identity, number of partitions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -104,7 +108,7 @@ impl TopicsChange {
 #[derive(Clone, Debug)]
 pub struct Pattern {
     source: String,
-    expression: regex::bytes::Regex,
+    expression: Regex,
 }
 
 /// Why a pattern is refused.
@@ -121,12 +125,19 @@ impl Pattern {
     /// # Errors
     /// It is no regular expression, or takes too much memory.
     pub fn new(source: &str) -> Result<Self, PatternError> {
-        let expression = regex::bytes::RegexBuilder::new(&format!("^(?:{source})$"))
-            .unicode(false)
-            .size_limit(PATTERN_MEMORY)
-            .dfa_size_limit(PATTERN_MEMORY)
-            .build()
-            .map_err(|error| PatternError(error.to_string()))?;
+        // The plainest engine: names are short, and the others hold more memory for each pattern.
+        let plain = Config::new()
+            .nfa_size_limit(Some(PATTERN_MEMORY))
+            .auto_prefilter(false)
+            .backtrack(false)
+            .onepass(false)
+            .hybrid(false)
+            .dfa(false);
+        let expression = Regex::builder()
+            .syntax(syntax::Config::new().unicode(false).utf8(false))
+            .configure(plain.utf8_empty(false))
+            .build(&format!("^(?:{source})$"))
+            .map_err(|error| PatternError(reason(&error)))?;
         Ok(Self {
             source: source.to_owned(),
             expression,
@@ -139,10 +150,24 @@ impl Pattern {
         &self.source
     }
 
+    /// About how much memory it takes, in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        // What it is compiled to, and what matching needs besides.
+        2 * self.expression.memory_usage() + self.source.len()
+    }
+
     /// Whether a topic is meant.
     #[must_use]
     pub fn matches(&self, topic: &str) -> bool {
         self.expression.is_match(topic.as_bytes())
+    }
+}
+
+fn reason(error: &BuildError) -> String {
+    match error.syntax_error() {
+        Some(syntax) => syntax.to_string(),
+        None => error.to_string(),
     }
 }
 
@@ -165,5 +190,19 @@ mod tests {
         assert!(!pattern.matches("orders-2") && !pattern.matches("my-orders"));
         assert!(Pattern::new("(").is_err());
         assert!(Pattern::new(&"(a{1000}){1000}".repeat(3)).is_err());
+        let class = Pattern::new("t[0-9]+(-dlq)?").expect("a pattern");
+        assert!(class.matches("t12") && class.matches("t1-dlq") && !class.matches("t-dlq"));
+        assert!(!class.matches("t1\n") && !class.matches("\nt1"));
+    }
+
+    #[test]
+    fn a_pattern_tells_what_it_takes() {
+        let small = Pattern::new("orders-.*").expect("a pattern").size();
+        assert!((100..20_000).contains(&small), "{small}");
+        let large = Pattern::new("(a{500}){2}").expect("a pattern").size();
+        assert!(
+            (20_000..=2 * PATTERN_MEMORY + 100).contains(&large),
+            "{large}"
+        );
     }
 }

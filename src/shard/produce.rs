@@ -30,6 +30,8 @@ pub(super) enum Author {
     Client,
     /// The broker itself.
     Broker,
+    /// The broker itself, with what is little and must be kept: a full disk's reserve is there for it.
+    BrokerInNeed,
 }
 
 /// When the records of a produce go to their partition.
@@ -252,18 +254,19 @@ impl<I: Io> Shard<I> {
                 produced.refuse(ErrorCode::NotAuthorized, message);
                 continue;
             }
-            self.produce_one(entry, batches, when, produced);
+            self.produce_one(author, entry, batches, when, produced);
         }
     }
 
     fn produce_one(
         self: &Rc<Self>,
+        author: Author,
         entry: &ProducePartition,
         batches: &mut [u8],
         when: When,
         mut produced: Produced,
     ) {
-        if self.disk_is_full() {
+        if self.disk_is_full() && author != Author::BrokerInNeed {
             let message = "too little disk space is free; consume and delete go on".to_owned();
             return produced.refuse(ErrorCode::DiskFull, message);
         }

@@ -21,13 +21,13 @@ use tracing::{Event, Metadata, Subscriber, span};
 use crate::{broker::BROKER, scenario::topic, small::Small};
 
 /// Longer than the pause between two looks at the disk.
-const LOOK: Duration = Duration::from_secs(3);
+pub const LOOK: Duration = Duration::from_secs(3);
 
 /// Size of the disk.
 const TOTAL: u64 = 64 << 20;
 
 /// Takes space by a file of its own until so much is free beyond the reserve.
-async fn set_free(small: &Small, io: &SimIo, beyond: i64) {
+pub async fn set_free(small: &Small, io: &SimIo, beyond: i64) {
     let disk = small.world.broker.disk();
     fill(&io.node(BROKER, disk), disk, beyond).await;
 }

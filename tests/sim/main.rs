@@ -42,6 +42,7 @@ mod world;
 mod acknowledged;
 mod budgets;
 mod buffered;
+mod commits;
 mod deleted;
 mod determinism;
 mod disk_failures;

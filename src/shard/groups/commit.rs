@@ -11,13 +11,16 @@ use millstream_protocol::{
 };
 
 use super::{
-    coordinator::{Coordinator, Record},
-    here::{no_member, no_room},
+    coordinator::{Coordinator, Must, Record},
+    here::no_room,
     requests::{Done, GroupResponse},
-    wire::check_group,
 };
 use crate::{
-    group::{Epoch, Refusal, format::Key, offsets::Committed},
+    group::{
+        Epoch, Refusal,
+        format::Key,
+        offsets::{self, Committed},
+    },
     io::Io,
     shard::Shard,
 };
@@ -38,8 +41,8 @@ impl<I: Io> Shard<I> {
             error: ErrorCode::None,
             message: String::new(),
         };
-        let prepared = check_group(&request.group)
-            .and_then(|()| self.coordinator_of(&request.group))
+        let prepared = self
+            .coordinator_of(&request.group)
             .and_then(|it| self.may_commit_to(&it, &request).map(|()| it));
         let coordinator = match prepared {
             Ok(coordinator) => coordinator,
@@ -60,6 +63,7 @@ impl<I: Io> Shard<I> {
         };
         let now_ms = self.io().wall_ms();
         let mut taken = Vec::new();
+        let mut taken_size = 0;
         let mut seen = BTreeSet::new();
         for entry in request.partitions {
             let mut result = result(&entry);
@@ -68,7 +72,7 @@ impl<I: Io> Shard<I> {
                 partition: entry.partition,
             };
             let judged = match seen.insert(at) {
-                true => self.judge_commit(&coordinator, &author, at, &entry),
+                true => self.judge_commit(&coordinator, &author, at, &entry, taken_size),
                 false => Err(Refusal {
                     error: ErrorCode::InvalidRequest,
                     message: "the partition is named more than once".to_owned(),
@@ -82,6 +86,7 @@ impl<I: Io> Shard<I> {
                         metadata: entry.metadata,
                         commit_ms: now_ms,
                     });
+                    taken_size += committed.as_ref().map_or(0, offsets::size_of);
                     taken.push((results.len(), at, committed));
                 }
                 Err(refusal) => (result.error, result.message) = (refusal.error, refusal.message),
@@ -112,7 +117,7 @@ impl<I: Io> Shard<I> {
             .contains_key(request.group.as_str())
         {
             true => Ok(()),
-            false => Err(no_member()),
+            false => Err(Refusal::no_member()),
         }
     }
 
@@ -122,6 +127,7 @@ impl<I: Io> Shard<I> {
         author: &Author<'_>,
         at: TopicPartition,
         entry: &OffsetCommitPartition,
+        taken_size: usize,
     ) -> Result<(), Refusal> {
         let invalid = |error, message: String| Err(Refusal { error, message });
         if entry.metadata.len() > MAX_OFFSET_METADATA {
@@ -146,7 +152,8 @@ impl<I: Io> Shard<I> {
             let group = &coordinator.groups.borrow()[author.group].group;
             group.may_commit(author.member_id, author.epoch, at)?;
         }
-        if entry.offset >= Offset::ZERO && !self.groups.has_room(entry.metadata.len()) {
+        let size = offsets::ENTRY_SIZE + entry.metadata.len();
+        if entry.offset >= Offset::ZERO && !self.groups.has_room(taken_size + size) {
             return Err(no_room());
         }
         Ok(())
@@ -162,9 +169,20 @@ impl<I: Io> Shard<I> {
         done: Done,
     ) {
         if taken.is_empty() {
+            // It may have been made for this.
+            coordinator.drop_if_void(group);
             let partitions = results;
             return done(GroupResponse::Commit(OffsetCommitResponse { partitions }));
         }
+        let life = {
+            let mut groups = coordinator.groups.borrow_mut();
+            let entry = groups.get_mut(group).expect("it may be committed to");
+            for (_, at, committed) in &taken {
+                entry.offsets.begin(*at, committed.as_ref());
+            }
+            entry.recharge();
+            entry.life
+        };
         let records: Vec<Record> = taken
             .iter()
             .map(|(_, at, committed)| {
@@ -172,40 +190,38 @@ impl<I: Io> Shard<I> {
                 (key, committed.as_ref().map(Committed::encode))
             })
             .collect();
-        let (shard, group) = (Rc::clone(self), group.to_owned());
-        let place = Rc::clone(coordinator);
-        self.append_for_groups(coordinator, &records, false, move |kept| {
-            match kept {
-                Ok(()) => shard.take_committed(&place, &group, taken),
-                Err(refusal) => {
-                    for (at, ..) in taken {
-                        results[at].error = refusal.error;
-                        results[at].message.clone_from(&refusal.message);
-                    }
+        let (place, group) = (Rc::clone(coordinator), group.to_owned());
+        self.append_for_groups(coordinator, &records, Must::NotBe, move |kept| {
+            if let Err(refusal) = &kept {
+                for (at, ..) in &taken {
+                    results[*at].error = refusal.error;
+                    results[*at].message.clone_from(&refusal.message);
                 }
             }
+            end_commit(&place, &group, life, taken, kept.is_ok());
             let partitions = results;
             done(GroupResponse::Commit(OffsetCommitResponse { partitions }));
         });
     }
+}
 
-    fn take_committed(
-        &self,
-        coordinator: &Rc<Coordinator>,
-        group: &str,
-        taken: Vec<(usize, TopicPartition, Option<Committed>)>,
-    ) {
-        // It may have been nothing but this commit.
-        self.ensure_group(coordinator, group);
-        let mut groups = coordinator.groups.borrow_mut();
-        let Some(entry) = groups.get_mut(group) else {
-            return;
-        };
-        let before = entry.offsets.size();
-        for (_, at, committed) in taken {
-            entry.offsets.take(at, committed);
-        }
-        let used = self.groups.used.get() + entry.offsets.size();
-        self.groups.used.set(used.saturating_sub(before));
+/// A commit to the group of this life has ended. If that is no more, either all was read anew, this commit
+/// too, or the group was deleted, by records behind this commit.
+fn end_commit(
+    coordinator: &Coordinator,
+    group: &str,
+    life: u64,
+    taken: Vec<(usize, TopicPartition, Option<Committed>)>,
+    is_durable: bool,
+) {
+    let mut groups = coordinator.groups.borrow_mut();
+    let Some(entry) = groups.get_mut(group).filter(|it| it.life == life) else {
+        return;
+    };
+    for (_, at, committed) in taken {
+        entry.offsets.end(at, committed, is_durable);
     }
+    entry.recharge();
+    drop(groups);
+    coordinator.drop_if_void(group);
 }

@@ -3,7 +3,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     rc::Rc,
 };
 
@@ -13,7 +13,11 @@ use millstream_protocol::{
     messages::{GroupHeartbeatResponse, ProducePartition},
 };
 
-use super::wire::reply_to_heartbeat;
+use super::{
+    entry::{Entry, GROUP_SIZE},
+    order::Appends,
+    wire::{loading, reply_to_heartbeat},
+};
 use crate::{
     group::{
         Action, Epoch, Event, Group, GroupRecord, Moment, Refusal, format::Key, offsets::Offsets,
@@ -32,17 +36,6 @@ impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Token")
     }
-}
-
-/// A group looks after what is due within so long of being heard of.
-const LOOK_AFTER: std::time::Duration = std::time::Duration::from_millis(200);
-
-/// One group.
-pub(super) struct Entry {
-    pub(super) group: Group<Token>,
-    pub(super) offsets: Offsets,
-    /// Nothing is due before.
-    pub(super) due: Option<Monotonic>,
 }
 
 /// What a coordinator can do now.
@@ -68,14 +61,22 @@ pub(super) struct Coordinator {
     pub(super) groups: RefCell<BTreeMap<Rc<str>, Entry>>,
     /// Every epoch handed out so far is no newer than this.
     pub(super) start: Cell<Epoch>,
-    /// Appends that were begun, and those that have ended, in order.
-    begun: Cell<u64>,
-    ended: Cell<u64>,
+    /// Groups with something due, soonest first.
+    due: RefCell<BTreeSet<(Monotonic, Rc<str>)>>,
+    next_life: Cell<u64>,
+    appends: RefCell<Appends>,
     pub(super) moved: Signal,
     /// Answers that may be given when so many appends have ended.
     waiting: RefCell<VecDeque<(u64, Token, GroupHeartbeatResponse)>>,
-    /// What was to be kept of members was not: all is read anew.
-    pub(super) broken: Cell<bool>,
+    /// What must be kept was not, and why: all is to be read anew.
+    pub(super) trouble: RefCell<Option<Refusal>>,
+}
+
+/// What must be kept, even on a disk that is full, or has all be read anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Must {
+    Be,
+    NotBe,
 }
 
 impl Coordinator {
@@ -85,11 +86,12 @@ impl Coordinator {
             phase: RefCell::new(Phase::Loading),
             groups: RefCell::default(),
             start: Cell::new(Epoch::before_first(epoch)),
-            begun: Cell::new(0),
-            ended: Cell::new(0),
+            due: RefCell::default(),
+            next_life: Cell::new(0),
+            appends: RefCell::default(),
             moved: Signal::default(),
             waiting: RefCell::default(),
-            broken: Cell::new(false),
+            trouble: RefCell::default(),
         }
     }
 
@@ -97,14 +99,49 @@ impl Coordinator {
         self.groups.borrow().keys().cloned().collect()
     }
 
+    /// A number that no other group of it had.
+    pub(super) fn next_life(&self) -> u64 {
+        self.next_life.set(self.next_life.get() + 1);
+        self.next_life.get()
+    }
+
+    /// Adds a group.
+    pub(super) fn insert(&self, name: Rc<str>, mut entry: Entry) {
+        self.note_due(&name, &mut entry);
+        self.groups.borrow_mut().insert(name, entry);
+    }
+
+    /// Puts a group where it belongs among those with something due.
+    pub(super) fn note_due(&self, name: &Rc<str>, entry: &mut Entry) {
+        let newest = entry.group.deadline();
+        if newest == entry.due {
+            return;
+        }
+        let mut due = self.due.borrow_mut();
+        if let Some(before) = entry.due {
+            due.remove(&(before, Rc::clone(name)));
+        }
+        due.extend(newest.map(|at| (at, Rc::clone(name))));
+        entry.due = newest;
+    }
+
+    /// Groups with something due by now.
+    pub(super) fn due_by(&self, now: Monotonic) -> Vec<Rc<str>> {
+        let due = self.due.borrow();
+        let due = due.iter().take_while(|(at, _)| *at <= now);
+        due.map(|(_, name)| Rc::clone(name)).collect()
+    }
+
+    /// Whether something will be due.
+    pub(super) fn is_alive(&self) -> bool {
+        !self.due.borrow().is_empty()
+    }
+
     /// Why nothing can be asked of it now.
     pub(super) fn refusal(&self) -> Option<Refusal> {
         let (error, message) = match &*self.phase.borrow() {
-            Phase::Ready if !self.broken.get() => return None,
-            Phase::Ready | Phase::Loading => (
-                ErrorCode::CoordinatorLoading,
-                "the group is being loaded: try again".to_owned(),
-            ),
+            Phase::Ready if self.trouble.borrow().is_none() => return None,
+            Phase::Ready | Phase::Loading => return Some(loading()),
             Phase::Failed(reason) => (ErrorCode::PartitionOffline, reason.clone()),
             Phase::Stopped => (
                 ErrorCode::ShuttingDown,
@@ -116,26 +153,29 @@ impl Coordinator {
 
     /// Waits until every append that was begun before has ended.
     pub(super) async fn settled(&self) {
-        let begun = self.begun.get();
-        self.moved.wait_until(|| self.ended.get() >= begun).await;
+        let begun = self.appends.borrow().begun();
+        let ended = || self.appends.borrow().have_ended(begun);
+        self.moved.wait_until(ended).await;
     }
 
-    /// Notes that appends up to this one have ended, and gives the answers that waited for that.
-    fn end(&self, number: u64, failed: bool) {
-        self.ended.set(self.ended.get().max(number));
-        if failed {
-            self.broken.set(true);
+    /// Notes that an append has ended, with the trouble that this means, and gives the answers that waited
+    /// for it.
+    fn end(&self, number: u64, trouble: Option<Refusal>) {
+        self.appends.borrow_mut().end(number);
+        if trouble.is_some() {
+            *self.trouble.borrow_mut() = trouble;
         }
         loop {
             let next = {
                 let mut waiting = self.waiting.borrow_mut();
-                let ready = waiting.front().is_some_and(|it| it.0 <= self.ended.get());
-                if ready { waiting.pop_front() } else { None }
+                let ended = |at| self.appends.borrow().have_ended(at);
+                let is_first = waiting.front().is_some_and(|it| ended(it.0));
+                if is_first { waiting.pop_front() } else { None }
             };
             let Some((_, token, response)) = next else {
                 break;
             };
-            if self.broken.get() {
+            if self.trouble.borrow().is_some() {
                 token.0(GroupHeartbeatResponse {
                     error: ErrorCode::CoordinatorLoading,
                     message: "what was decided could not be kept: try again".to_owned(),
@@ -148,10 +188,14 @@ impl Coordinator {
         self.moved.raise();
     }
 
-    /// Answers a heartbeat; if it brings an assignment, when everything begun so far is durable.
+    /// Answers a heartbeat. If it brings an assignment, or says that the member has left, then only when
+    /// everything begun so far is durable: neither may be undone by a crash.
     fn answer(&self, token: Token, response: GroupHeartbeatResponse) {
-        if response.assignment.is_some() && self.ended.get() < self.begun.get() {
-            let place = (self.begun.get(), token, response);
+        let has_left = response.error == ErrorCode::None && response.member_epoch == Epoch::LEAVE.0;
+        let must_last = response.assignment.is_some() || has_left;
+        let begun = self.appends.borrow().begun();
+        if must_last && !self.appends.borrow().have_ended(begun) {
+            let place = (begun, token, response);
             self.waiting.borrow_mut().push_back(place);
         } else {
             token.0(response);
@@ -161,6 +205,7 @@ impl Coordinator {
     /// Forgets everything and answers whoever waits: it is to be loaded anew, or ends.
     pub(super) fn clear(&self, phase: Phase) {
         *self.phase.borrow_mut() = phase;
+        self.due.borrow_mut().clear();
         let groups = std::mem::take(&mut *self.groups.borrow_mut());
         let mut tokens: Vec<Token> = self.waiting.take().into_iter().map(|it| it.1).collect();
         for (_, mut entry) in groups {
@@ -180,8 +225,19 @@ impl Coordinator {
 
     /// Drops a group; what it handed out is never handed out again.
     pub(super) fn drop_group(&self, name: &str) {
-        if let Some(entry) = self.groups.borrow_mut().remove(name) {
+        if let Some((name, entry)) = self.groups.borrow_mut().remove_entry(name) {
             self.start.set(self.start.get().max(entry.group.epoch()));
+            if let Some(due) = entry.due {
+                self.due.borrow_mut().remove(&(due, name));
+            }
+        }
+    }
+
+    /// A group of which nothing is kept is none.
+    pub(super) fn drop_if_void(&self, name: &str) {
+        let is_void = self.groups.borrow().get(name).is_some_and(Entry::is_void);
+        if is_void {
+            self.drop_group(name);
         }
     }
 }
@@ -209,34 +265,15 @@ impl<I: Io> Shard<I> {
             let Some(entry) = groups.get_mut(name) else {
                 return;
             };
-            let before = entry.group.member_count();
             entry.group.apply(now, event, &mut actions);
-            let after = entry.group.member_count();
-            let used = self.groups.used.get() + after * MEMBER_SIZE;
-            self.groups.used.set(used - before * MEMBER_SIZE);
-            let look = (after > 0).then(|| now.monotonic + LOOK_AFTER);
-            entry.due = match (entry.due, look) {
-                (Some(due), Some(look)) => Some(due.min(look)),
-                (due, look) => due.or(look),
-            };
+            entry.recharge();
+            coordinator.note_due(name, entry);
         }
-        self.groups.alive.raise();
+        if coordinator.is_alive() {
+            self.groups.alive.raise();
+        }
         self.perform_for_group(coordinator, name, actions);
-        self.drop_if_void(coordinator, name);
-    }
-
-    /// A group of which nothing is kept is none.
-    fn drop_if_void(&self, coordinator: &Coordinator, name: &str) {
-        let is_void = coordinator.groups.borrow().get(name).is_some_and(|entry| {
-            let record = entry.group.record();
-            let members = entry.group.member_count();
-            members == 0 && entry.offsets.is_empty() && *record == GroupRecord::default()
-        });
-        if is_void {
-            coordinator.drop_group(name);
-            let used = self.groups.used.get();
-            self.groups.used.set(used.saturating_sub(GROUP_SIZE));
-        }
+        coordinator.drop_if_void(name);
     }
 
     fn perform_for_group(
@@ -262,7 +299,7 @@ impl<I: Io> Shard<I> {
             }
         }
         if !records.is_empty() {
-            self.append_for_groups(coordinator, &records, true, |_| ());
+            self.append_for_groups(coordinator, &records, Must::Be, |_| ());
         }
         for (token, result) in answers {
             let topics = Rc::clone(&self.groups.topics.borrow());
@@ -270,17 +307,15 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Appends records; `when_done` hears when they are durable, or why they are not. What must not be
-    /// lost has the coordinator load anew if it is.
+    /// Appends records; `when_done` hears when they are durable, or why they are not.
     pub(super) fn append_for_groups(
         self: &Rc<Self>,
         coordinator: &Rc<Coordinator>,
         records: &[Record],
-        must: bool,
+        must: Must,
         when_done: impl FnOnce(Result<(), Refusal>) + 'static,
     ) {
-        let number = coordinator.begun.get() + 1;
-        coordinator.begun.set(number);
+        let number = coordinator.appends.borrow_mut().begin();
         let mut builder = BatchBuilder::new();
         let now_ms = self.io().wall_ms();
         for (key, value) in records {
@@ -309,12 +344,19 @@ impl<I: Io> Shard<I> {
                         message: result.message,
                     }),
                 };
-                let failed = must && done.is_err();
+                let trouble = match must {
+                    Must::Be => done.clone().err(),
+                    Must::NotBe => None,
+                };
                 when_done(done);
-                coordinator.end(number, failed);
+                coordinator.end(number, trouble);
             },
         );
-        self.produce_for(Author::Broker, &[entry], &mut batch, When::Now, done);
+        let author = match must {
+            Must::Be => Author::BrokerInNeed,
+            Must::NotBe => Author::Broker,
+        };
+        self.produce_for(author, &[entry], &mut batch, When::Now, done);
     }
 
     /// The group of a name, made if it is not there. False if there is no room for it.
@@ -323,24 +365,20 @@ impl<I: Io> Shard<I> {
         if groups.contains_key(name) {
             return true;
         }
-        if !self.groups.has_room(GROUP_SIZE) {
+        if !self.groups.has_room(GROUP_SIZE + name.len()) {
             return false;
         }
         let id: Rc<str> = name.into();
         let topics = Rc::clone(&self.groups.topics.borrow());
         let start = coordinator.start.get();
-        let entry = Entry {
-            group: Group::new(Rc::clone(&id), start, topics, GroupRecord::default()),
-            offsets: Offsets::default(),
-            due: None,
-        };
+        let group = Group::new(Rc::clone(&id), start, topics, GroupRecord::default());
+        let life = coordinator.next_life();
+        let entry = Entry::new(group, Offsets::default(), life, &self.groups.used);
         groups.insert(id, entry);
-        self.groups.used.set(self.groups.used.get() + GROUP_SIZE);
         true
     }
 }
 
-/// About what a group takes besides its members and offsets, in bytes ...
-pub(super) const GROUP_SIZE: usize = 1 << 10;
-/// ... and each of its members: subscription, assignment and a heartbeat that waits.
-pub(super) const MEMBER_SIZE: usize = 4 << 10;
+#[cfg(test)]
+#[path = "coordinator_tests.rs"]
+mod tests;

@@ -11,12 +11,12 @@ use millstream_protocol::{
 };
 
 use super::{
-    coordinator::{Coordinator, MEMBER_SIZE, Token},
+    coordinator::{Coordinator, Token},
     requests::{Done, GroupRequest, GroupResponse},
-    wire::{description, heartbeat},
+    wire::{description, heartbeat, loading},
 };
 use crate::{
-    group::{Epoch, Event, Refusal, Speaker, offsets::Committed},
+    group::{Epoch, Event, Heartbeat, Refusal, Speaker, offsets::Committed},
     io::{Io, TaskClass},
     shard::Shard,
 };
@@ -47,13 +47,20 @@ impl<I: Io> Shard<I> {
 
     /// The coordinator of a group, if it serves.
     pub(super) fn coordinator_of(self: &Rc<Self>, group: &str) -> Result<Rc<Coordinator>, Refusal> {
-        let loading = || Refusal {
-            error: ErrorCode::CoordinatorLoading,
-            message: "the group is being loaded: try again".to_owned(),
-        };
         let place = self.place_of(group).ok_or_else(loading)?;
         let coordinators = self.groups.coordinators.borrow();
-        let coordinator = coordinators.get(&place.partition).ok_or_else(loading)?;
+        let Some(coordinator) = coordinators.get(&place.partition) else {
+            drop(coordinators);
+            return Err(match self.partition(place) {
+                // It has just been opened, or is on the way there.
+                Ok(_) => loading(),
+                Err(missing) if missing.error == ErrorCode::PartitionLoading => loading(),
+                Err(missing) => Refusal {
+                    error: missing.error,
+                    message: format!("the group's offsets cannot be read: {}", missing.message),
+                },
+            });
+        };
         match coordinator.refusal() {
             None => Ok(Rc::clone(coordinator)),
             Some(refusal) => Err(refusal),
@@ -67,25 +74,11 @@ impl<I: Io> Shard<I> {
         token: Token,
     ) {
         let name: Rc<str> = request.group.as_str().into();
-        let checked = heartbeat(request, speaker);
-        let found = checked.and_then(|it| Ok((it, self.coordinator_of(&name)?)));
-        let refusal = match found {
-            Ok((heartbeat, _)) if heartbeat.epoch == Epoch::JOIN && self.disk_is_full() => {
-                let message = "too little disk space is free to keep who joins".to_owned();
-                let error = ErrorCode::DiskFull;
-                Refusal { error, message }
-            }
-            Ok((heartbeat, coordinator)) => {
-                // Only who joins makes a group.
-                let may = heartbeat.epoch != Epoch::JOIN
-                    || self.groups.has_room(MEMBER_SIZE) && self.ensure_group(&coordinator, &name);
-                let known = coordinator.groups.borrow().contains_key(&name);
-                if may && known {
-                    let heartbeat = Box::new(heartbeat);
-                    let event = Event::Heartbeat { token, heartbeat };
-                    return self.apply_to_group(&coordinator, &name, event);
-                }
-                if may { no_member() } else { no_room() }
+        let refusal = match self.admit_heartbeat(&name, request, speaker) {
+            Ok((coordinator, heartbeat)) => {
+                let heartbeat = Box::new(heartbeat);
+                let event = Event::Heartbeat { token, heartbeat };
+                return self.apply_to_group(&coordinator, &name, event);
             }
             Err(refusal) => refusal,
         };
@@ -95,6 +88,43 @@ impl<I: Io> Shard<I> {
             member_epoch: Epoch::LEAVE.0,
             assignment: None,
         });
+    }
+
+    /// Checks a heartbeat, and that there is memory and disk for what it may change. Only who joins makes a
+    /// group.
+    fn admit_heartbeat(
+        self: &Rc<Self>,
+        name: &Rc<str>,
+        request: GroupHeartbeatRequest,
+        speaker: Speaker,
+    ) -> Result<(Rc<Coordinator>, Heartbeat), Refusal> {
+        let heartbeat = heartbeat(request, speaker)?;
+        let coordinator = self.coordinator_of(name)?;
+        let joins = heartbeat.epoch == Epoch::JOIN;
+        if joins && !self.ensure_group(&coordinator, name) {
+            return Err(no_room());
+        }
+        let may = match coordinator.groups.borrow().get(name) {
+            None => Err(Refusal::no_member()),
+            Some(entry) => {
+                let growth = entry.group.growth(&heartbeat);
+                if self.disk_is_full() && entry.group.would_keep(&heartbeat) {
+                    let message = "too little disk space is free to keep what the member says";
+                    Err(Refusal {
+                        error: ErrorCode::DiskFull,
+                        message: message.to_owned(),
+                    })
+                } else if growth > 0 && !self.groups.has_room(growth) {
+                    Err(no_room())
+                } else {
+                    Ok(())
+                }
+            }
+        };
+        if may.is_err() {
+            coordinator.drop_if_void(name);
+        }
+        may.map(|()| (coordinator, heartbeat))
     }
 
     fn fetch_offsets_here(self: &Rc<Self>, request: OffsetFetchRequest, done: Done) {
@@ -212,13 +242,6 @@ fn no_group(name: &str) -> Refusal {
     Refusal {
         error: ErrorCode::UnknownGroup,
         message: format!("there is no group {name}"),
-    }
-}
-
-pub(super) fn no_member() -> Refusal {
-    Refusal {
-        error: ErrorCode::UnknownMemberId,
-        message: "no such member: it left, or was not heard of for its session timeout".to_owned(),
     }
 }
 

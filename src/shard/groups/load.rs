@@ -1,14 +1,18 @@
 //! Reads a partition of the offsets topic: what groups there are, what they committed, who their members
 //! were. Until that is done the answer is "loading".
 
-use std::{collections::BTreeMap, rc::Rc, time::Duration};
+use std::{collections::BTreeMap, pin::pin, rc::Rc, time::Duration};
 
+use futures_util::future::select;
 use millstream_protocol::{
     Offset,
     batch::{BatchError, Batches, DecodedBatch},
 };
 
-use super::coordinator::{Coordinator, Entry, GROUP_SIZE, MEMBER_SIZE, Phase};
+use super::{
+    coordinator::{Coordinator, Phase},
+    entry::Entry,
+};
 use crate::{
     group::{
         Group, GroupRecord, MemberRecord,
@@ -23,8 +27,10 @@ use crate::{
 /// Bytes read at a time.
 const READ_SIZE: usize = 1 << 20;
 
-/// Between a failure to keep something and the next try to load.
-const PAUSE: Duration = Duration::from_millis(500);
+/// Between a failure and the next try to load ...
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// ... longer each time, up to this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// What was read of one group.
 #[derive(Default)]
@@ -46,35 +52,44 @@ enum LoadError {
 }
 
 impl<I: Io> Shard<I> {
-    /// Loads groups and serves them; again whenever something could not be kept.
+    /// Loads groups and serves them; again whenever something could not be read or kept.
     pub(super) async fn load_groups(
         self: Rc<Self>,
         coordinator: Rc<Coordinator>,
         shell: Rc<PartitionShell<I>>,
     ) {
+        let mut pause = FIRST_PAUSE;
         loop {
-            match self.read_groups(&shell).await {
-                Ok(found) => self.begin_groups(&coordinator, found),
-                Err(error) => {
-                    let partition = self.name_of(coordinator.partition);
-                    tracing::error!(%partition, %error, "groups cannot be loaded");
-                    coordinator.clear(Phase::Failed(error.to_string()));
-                    return;
+            let (phase, reason) = match self.read_groups(&shell).await {
+                Ok(found) => {
+                    self.begin_groups(&coordinator, found);
+                    let begun = self.io().now();
+                    let broken = || coordinator.trouble.borrow().is_some();
+                    coordinator.moved.wait_until(broken).await;
+                    if self.io().now().since(begun) > LONGEST_PAUSE {
+                        pause = FIRST_PAUSE;
+                    }
+                    let trouble = coordinator.trouble.borrow().clone().expect("just seen");
+                    let phase = match trouble.error.is_retriable() {
+                        true => Phase::Loading,
+                        false => Phase::Failed(trouble.message.clone()),
+                    };
+                    (phase, trouble.message)
                 }
-            }
-            coordinator
-                .moved
-                .wait_until(|| coordinator.broken.get())
-                .await;
-            tracing::warn!("what groups decided could not be kept: they are loaded anew");
-            self.uncharge(&coordinator);
-            coordinator.clear(Phase::Loading);
+                Err(error) => (Phase::Failed(error.to_string()), error.to_string()),
+            };
+            let partition = self.name_of(coordinator.partition);
+            let pause_ms = pause.as_millis();
+            tracing::error!(%partition, reason, pause_ms, "groups are to be loaded anew");
+            coordinator.clear(phase);
             coordinator.settled().await;
-            self.io().sleep(PAUSE).await;
+            let stop = pin!(self.stopping_signal().wait_until(|| self.is_stopping_now()));
+            select(pin!(self.io().sleep(pause)), stop).await;
             if self.is_stopping_now() {
                 return;
             }
-            coordinator.broken.set(false);
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            *coordinator.trouble.borrow_mut() = None;
         }
     }
 
@@ -113,7 +128,6 @@ impl<I: Io> Shard<I> {
         let now = self.io().now();
         let topics = Rc::clone(&self.groups.topics.borrow());
         let start = coordinator.start.get();
-        let mut used = self.groups.used.get();
         for (name, found) in found {
             if found.offsets.is_empty() && found.members.is_empty() && found.record.is_none() {
                 continue;
@@ -121,31 +135,21 @@ impl<I: Io> Shard<I> {
             let id: Rc<str> = name.into();
             let record = found.record.unwrap_or_default();
             let mut group = Group::new(Rc::clone(&id), start, Rc::clone(&topics), record);
-            used += GROUP_SIZE + found.offsets.size() + found.members.len() * MEMBER_SIZE;
             for (member, record) in found.members {
                 group.remember(member, record, now);
             }
-            let entry = Entry {
-                due: group.deadline(),
-                group,
-                offsets: found.offsets,
-            };
-            coordinator.groups.borrow_mut().insert(id, entry);
+            let life = coordinator.next_life();
+            let entry = Entry::new(group, found.offsets, life, &self.groups.used);
+            coordinator.insert(id, entry);
         }
-        self.groups.used.set(used);
         *coordinator.phase.borrow_mut() = Phase::Ready;
         self.groups.alive.raise();
-        self.forget_offsets_of_deleted_topics(coordinator);
-    }
-
-    /// Gives back what the groups of a coordinator take, before they are forgotten.
-    pub(super) fn uncharge(&self, coordinator: &Coordinator) {
-        let groups = coordinator.groups.borrow();
-        let sizes = groups.values().map(|entry| {
-            GROUP_SIZE + entry.offsets.size() + entry.group.member_count() * MEMBER_SIZE
+        self.forget_offsets_of(coordinator, |offsets| {
+            let recorded = offsets.recorded().into_iter();
+            recorded
+                .filter(|at| topics.name(at.topic).is_none())
+                .collect()
         });
-        let used = self.groups.used.get();
-        self.groups.used.set(used.saturating_sub(sizes.sum()));
     }
 }
 

@@ -5,8 +5,10 @@
 
 mod commit;
 mod coordinator;
+mod entry;
 mod here;
 mod load;
+mod order;
 mod requests;
 mod upkeep;
 mod wire;
@@ -47,7 +49,7 @@ pub(super) struct Groups {
     /// Groups may have something due; raised when one comes to life.
     alive: Signal,
     /// About what groups take, in bytes.
-    used: Cell<usize>,
+    used: Rc<Cell<usize>>,
     limit: usize,
     /// Offsets of a group without members are kept so long, in milliseconds.
     retention_ms: i64,
@@ -60,7 +62,7 @@ impl Groups {
             topics: RefCell::default(),
             place: Cell::new(None),
             alive: Signal::default(),
-            used: Cell::new(0),
+            used: Rc::default(),
             limit: memory / MEMORY_PART,
             retention_ms,
         }
@@ -96,12 +98,20 @@ impl<I: Io> Shard<I> {
             return;
         }
         for coordinator in groups.all() {
+            if coordinator.refusal().is_some() {
+                // It takes the newest when it is loaded.
+                continue;
+            }
             let names = coordinator.group_names();
             for name in names {
                 let event = Event::Topics(Rc::clone(&newest), Rc::clone(&change));
                 self.apply_to_group(&coordinator, &name, event);
             }
-            self.forget_offsets_of_deleted_topics(&coordinator);
+            self.forget_offsets_of(&coordinator, |offsets| {
+                let gone = change.touched.iter();
+                let gone = gone.filter(|id| newest.name(**id).is_none());
+                gone.flat_map(|id| offsets.recorded_of(*id)).collect()
+            });
         }
     }
 

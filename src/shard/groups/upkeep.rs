@@ -1,14 +1,14 @@
 //! What groups need though nothing happens: sessions that end, heartbeats that have waited long enough,
 //! offsets that are too old, and an end.
 
-use std::{pin::pin, rc::Rc, time::Duration};
+use std::{collections::BTreeSet, pin::pin, rc::Rc, time::Duration};
 
 use futures_util::future::select;
 use millstream_protocol::TopicPartition;
 
-use super::coordinator::{Coordinator, GROUP_SIZE, Phase, Record};
+use super::coordinator::{Coordinator, Must, Phase, Record};
 use crate::{
-    group::{Event, format::Key},
+    group::{Event, Refusal, format::Key, offsets::Offsets},
     io::Io,
     shard::Shard,
 };
@@ -43,29 +43,19 @@ impl<I: Io> Shard<I> {
 
     /// Does what is due. True if anything will be.
     fn tend(self: &Rc<Self>, coordinator: &Rc<Coordinator>) -> bool {
-        let now = self.io().now();
-        let mut alive = false;
-        let due: Vec<Rc<str>> = {
-            let groups = coordinator.groups.borrow();
-            let groups = groups.iter().filter_map(|(name, entry)| {
-                alive |= entry.due.is_some();
-                entry.due.filter(|due| *due <= now).map(|_| Rc::clone(name))
-            });
-            groups.collect()
-        };
-        for name in due {
-            self.apply_to_group(coordinator, &name, Event::Ticked);
-            if let Some(entry) = coordinator.groups.borrow_mut().get_mut(&name) {
-                entry.due = entry.group.deadline();
+        if coordinator.refusal().is_none() {
+            for name in coordinator.due_by(self.io().now()) {
+                self.apply_to_group(coordinator, &name, Event::Ticked);
             }
         }
-        alive
+        coordinator.is_alive()
     }
 
     /// Forgets groups that have long been empty, and their offsets.
     pub(in crate::shard) fn expire_groups(self: &Rc<Self>) {
         let now_ms = self.io().wall_ms();
-        for coordinator in self.groups.all() {
+        let ready = self.groups.all().into_iter();
+        for coordinator in ready.filter(|it| it.refusal().is_none()) {
             let expired: Vec<Rc<str>> = {
                 let groups = coordinator.groups.borrow();
                 let expired = groups.iter().filter(|(_, entry)| {
@@ -88,19 +78,17 @@ impl<I: Io> Shard<I> {
         self: &Rc<Self>,
         coordinator: &Rc<Coordinator>,
         name: &Rc<str>,
-        when_done: impl FnOnce(Result<(), crate::group::Refusal>) + 'static,
+        when_done: impl FnOnce(Result<(), Refusal>) + 'static,
     ) {
         let records = {
             let groups = coordinator.groups.borrow();
             let Some(entry) = groups.get(name) else {
                 return when_done(Ok(()));
             };
-            let used = self.groups.used.get();
-            let size = GROUP_SIZE + entry.offsets.size();
-            self.groups.used.set(used.saturating_sub(size));
-            let offsets = entry.offsets.iter();
-            let offsets = offsets.map(|(at, _)| (Key::Offset(name.to_string(), at), None));
-            let mut records: Vec<Record> = offsets.collect();
+            // Those under way too: they come before these records, which undo them.
+            let recorded = entry.offsets.recorded().into_iter();
+            let recorded = recorded.map(|at| (Key::Offset(name.to_string(), at), None));
+            let mut records: Vec<Record> = recorded.collect();
             records.push((Key::Group(name.to_string()), None));
             records
         };
@@ -108,44 +96,42 @@ impl<I: Io> Shard<I> {
         self.append_in_batches(coordinator, &records, when_done);
     }
 
-    /// Appends what may be too much for one batch; `when_done` hears of the last.
+    /// Appends what may be too much for one batch; `when_done` hears when all of it is durable.
     fn append_in_batches(
         self: &Rc<Self>,
         coordinator: &Rc<Coordinator>,
         records: &[Record],
-        when_done: impl FnOnce(Result<(), crate::group::Refusal>) + 'static,
+        when_done: impl FnOnce(Result<(), Refusal>) + 'static,
     ) {
         const RECORDS_PER_BATCH: usize = 1000;
         let mut chunks = records.chunks(RECORDS_PER_BATCH).peekable();
-        let mut when_done = Some(when_done);
+        let place = Rc::clone(coordinator);
+        // Those before the last may have failed.
+        let mut when_done = Some(move |result: Result<(), Refusal>| {
+            when_done(result.and_then(|()| place.refusal().map_or(Ok(()), Err)));
+        });
         while let Some(chunk) = chunks.next() {
             match when_done.take_if(|_| chunks.peek().is_none()) {
-                Some(done) => self.append_for_groups(coordinator, chunk, true, done),
-                None => self.append_for_groups(coordinator, chunk, true, |_| ()),
+                Some(done) => self.append_for_groups(coordinator, chunk, Must::Be, done),
+                None => self.append_for_groups(coordinator, chunk, Must::Be, |_| ()),
             }
         }
     }
 
     /// A topic that is created again under its name is another: what was read of the old one says
     /// nothing of it.
-    pub(super) fn forget_offsets_of_deleted_topics(self: &Rc<Self>, coordinator: &Rc<Coordinator>) {
-        let topics = Rc::clone(&self.groups.topics.borrow());
+    pub(super) fn forget_offsets_of(
+        self: &Rc<Self>,
+        coordinator: &Rc<Coordinator>,
+        is_gone: impl Fn(&Offsets) -> BTreeSet<TopicPartition>,
+    ) {
         let mut records: Vec<Record> = Vec::new();
-        {
-            let mut groups = coordinator.groups.borrow_mut();
-            for (name, entry) in groups.iter_mut() {
-                let gone = entry.offsets.iter().map(|(at, _)| at);
-                let gone = gone.filter(|at| topics.name(at.topic).is_none());
-                let gone: Vec<TopicPartition> = gone.collect();
-                let before = entry.offsets.size();
-                for at in gone {
-                    entry.offsets.take(at, None);
-                    records.push((Key::Offset(name.to_string(), at), None));
-                }
-                let freed = before - entry.offsets.size();
-                let used = self.groups.used.get();
-                self.groups.used.set(used.saturating_sub(freed));
+        for (name, entry) in coordinator.groups.borrow_mut().iter_mut() {
+            for at in is_gone(&entry.offsets) {
+                entry.offsets.forget(at);
+                records.push((Key::Offset(name.to_string(), at), None));
             }
+            entry.recharge();
         }
         self.append_in_batches(coordinator, &records, |_| ());
     }

@@ -6,7 +6,7 @@ use millstream_protocol::{
     ErrorCode, TopicPartition,
     limits::{
         MAX_FETCH_WAIT_MS, MAX_GROUP_ID, MAX_MEMBER_ID, MAX_REBALANCE_TIMEOUT_MS,
-        MAX_SESSION_TIMEOUT_MS, MAX_TOPIC_PATTERN, MIN_SESSION_TIMEOUT_MS,
+        MAX_SESSION_TIMEOUT_MS, MAX_TOPIC_NAME, MAX_TOPIC_PATTERN, MIN_SESSION_TIMEOUT_MS,
     },
     messages::{
         AssignedPartition, AssignedTopic, GroupDescription, GroupHeartbeatRequest,
@@ -23,6 +23,14 @@ fn invalid(message: impl Into<String>) -> Refusal {
     Refusal {
         error: ErrorCode::InvalidRequest,
         message: message.into(),
+    }
+}
+
+/// What is asked while a group is read.
+pub(super) fn loading() -> Refusal {
+    Refusal {
+        error: ErrorCode::CoordinatorLoading,
+        message: "the group is being loaded: try again".to_owned(),
     }
 }
 
@@ -70,7 +78,6 @@ pub(super) fn heartbeat(
     request: GroupHeartbeatRequest,
     speaker: Speaker,
 ) -> Result<Heartbeat, Refusal> {
-    check_group(&request.group)?;
     check_id("a member's id", &request.member_id)?;
     if request.member_epoch < Epoch::LEAVE.0 {
         return Err(invalid(format!("{} is no epoch", request.member_epoch)));
@@ -87,6 +94,12 @@ pub(super) fn heartbeat(
 fn wants(state: MemberState) -> Result<Wants, Refusal> {
     if let Some(instance) = &state.instance_id {
         check_id("an instance id", instance)?;
+    }
+    if let Some(name) = state.topics.iter().find(|it| it.len() > MAX_TOPIC_NAME) {
+        let size = name.len();
+        return Err(invalid(format!(
+            "a topic's name of {size} bytes is longer than {MAX_TOPIC_NAME}"
+        )));
     }
     let pattern = match state.pattern {
         None => None,
