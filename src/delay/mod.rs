@@ -17,6 +17,7 @@ mod runs;
 mod schedule;
 mod snapshot;
 mod spill;
+mod undone;
 
 #[cfg(test)]
 mod model;

@@ -33,8 +33,10 @@ enum Op {
     PartitionCheckpoint,
     /// What is far away goes to disk; the file is finished, or not yet.
     Spill(bool),
-    /// The index is lost, and made again.
-    Rebuild,
+    /// The index is lost, and made again as far as so much of the log has it; the rest comes later.
+    Rebuild(u8),
+    /// What is not needed of the delay log goes.
+    Clean,
     /// The process dies; so much of what was not durable is kept, in both logs.
     Crash(u8, u8),
 }
@@ -53,7 +55,8 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => Just(Op::LogCheckpoint),
         1 => Just(Op::PartitionCheckpoint),
         3 => any::<bool>().prop_map(Op::Spill),
-        1 => Just(Op::Rebuild),
+        2 => any::<u8>().prop_map(Op::Rebuild),
+        1 => Just(Op::Clean),
         2 => (any::<u8>(), any::<u8>()).prop_map(|(log, partition)| Op::Crash(log, partition)),
     ];
     prop::collection::vec(op, 1..80)
@@ -119,6 +122,10 @@ struct World {
     notes: BTreeMap<Offset, usize>,
     /// Files of runs.
     disk: BTreeMap<u64, Vec<Entry>>,
+    /// The delay log begins here.
+    log_start: Offset,
+    /// The index is being made again: the offset up to which that goes, and where it stands.
+    rebuilding: Option<(Offset, Offset)>,
 }
 
 const TERMS: Terms = Terms {
@@ -142,6 +149,8 @@ impl World {
             sent: Vec::new(),
             notes: BTreeMap::new(),
             disk: BTreeMap::new(),
+            log_start: Offset::ZERO,
+            rebuilding: None,
         }
     }
 
@@ -186,17 +195,48 @@ impl World {
                     }
                 }
             }
-            Op::Rebuild => {
-                self.schedule.begin_rebuild();
-                for batch in &self.log.batches[..self.log.durable] {
-                    self.schedule
-                        .rebuild(&header(batch), batch)
-                        .expect("good batches");
-                }
+            Op::Rebuild(share) => self.rebuild(*share),
+            Op::Clean => {
+                let durable = self.log.offset(self.log.durable);
+                let keep = self.schedule.needed_from().unwrap_or(durable);
+                self.log_start = self.log_start.max(keep);
             }
             Op::Crash(log, partition) => self.crash(*log, *partition),
         }
         self.schedule.check();
+    }
+
+    /// Begins to make the index again, or goes on with it, through a share of what is left of the log.
+    fn rebuild(&mut self, share: u8) {
+        let (end, mut from) = self.rebuilding.unwrap_or_else(|| {
+            self.schedule.lose_index();
+            let end = self.log.offset(self.log.durable);
+            let first = self.schedule.needed_from().unwrap_or(end);
+            assert!(first >= self.log_start, "{first} is needed");
+            (end, first)
+        });
+        let all = self.log.batches.iter();
+        let left = |batch: &&Vec<u8>| {
+            let header = header(batch);
+            header.next_offset() > from && header.base_offset < end
+        };
+        let left: Vec<&Vec<u8>> = all.filter(left).collect();
+        let count = (left.len() * usize::from(share)).div_ceil(255);
+        for batch in &left[..count] {
+            let rebuilt = self.schedule.rebuild(&header(batch), batch);
+            rebuilt.expect("good batches");
+            from = header(batch).next_offset();
+        }
+        self.rebuilding = (count < left.len()).then_some((end, from));
+        if self.rebuilding.is_none() {
+            self.schedule.runs_known();
+        }
+    }
+
+    fn finish_rebuild(&mut self) {
+        if self.rebuilding.is_some() {
+            self.rebuild(255);
+        }
     }
 
     fn accept(&mut self, records: &[(u8, Option<u8>)]) {
@@ -263,6 +303,7 @@ impl World {
     }
 
     fn deliver(&mut self, taken: usize, handed: usize) {
+        self.finish_rebuild();
         while let Some(run) = self.schedule.wants_load() {
             let entries = &self.disk[&run.number];
             let from = usize::try_from(run.position).expect("small");
@@ -275,6 +316,9 @@ impl World {
             let wanted: BTreeSet<Offset> = entries.iter().map(|entry| entry.offset).collect();
             Found::collect(batch, &wanted, &mut found).expect("good batches");
         }
+        found.retain(|offset, _| *offset >= self.log_start);
+        let there = |entry: &Entry| found.contains_key(&entry.offset);
+        assert!(entries.iter().all(there), "cleaned: {entries:?}");
         let handed = handed.min(entries.len());
         let packed = pack(&entries[..handed], &found, self.now_ms, 1 << 20, false);
         if let Some(parcel) = packed.expect("good records") {
@@ -339,6 +383,10 @@ impl World {
         let whole = self.schedule.settle(Recovered { end }, &self.deliveries);
         assert!(whole, "a crash loses no checkpoint");
         assert_eq!(self.schedule.unreadable(), None);
+        self.rebuilding = None;
+        if self.schedule.index_is_lost() {
+            self.rebuild(255);
+        }
         let runs: Vec<RunRef> = self.schedule.runs_on_disk().collect();
         for run in runs {
             self.schedule.know_ids(&self.disk[&run.number]);

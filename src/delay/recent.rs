@@ -38,7 +38,7 @@ impl Wire for IdHash {
 }
 
 /// A record that waits. Ordered by due time, then by acceptance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Entry {
     /// When it is due, in milliseconds since 1970.
     pub due_ms: i64,

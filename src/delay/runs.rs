@@ -44,6 +44,27 @@ pub struct RunRef {
     pub position: u64,
 }
 
+impl RunRef {
+    /// No run: there should be others, and the index is to be made again.
+    pub const LOST: Self = Self {
+        number: u64::MAX,
+        count: 0,
+        position: 0,
+    };
+    /// Numbers are below: nobody counts as far, and what is added to one does not overflow.
+    const END: u64 = 1 << 62;
+    /// The same of entries.
+    const MAX_COUNT: u64 = 1 << 48;
+
+    /// Checks the number of a run.
+    pub(super) fn number_of(number: u64) -> Result<u64, DecodeError> {
+        match number < Self::END {
+            true => Ok(number),
+            false => Err(DecodeError::OutOfRange("the number of a run")),
+        }
+    }
+}
+
 impl Wire for RunRef {
     const MIN_SIZE: usize = 24;
 
@@ -59,7 +80,11 @@ impl Wire for RunRef {
             count: Wire::decode(reader)?,
             position: Wire::decode(reader)?,
         };
-        match run.position <= run.count {
+        if run == Self::LOST {
+            return Ok(run);
+        }
+        Self::number_of(run.number)?;
+        match run.position <= run.count && run.count < Self::MAX_COUNT {
             true => Ok(run),
             false => Err(DecodeError::OutOfRange("a run ends before its position")),
         }

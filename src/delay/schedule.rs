@@ -22,6 +22,7 @@ use super::{
     recent::{Entry, IdHash},
     runs::Runs,
     spill::SPILL_AT,
+    undone::{AllUndone, Undone},
 };
 
 /// So many records that are over may stand in line, besides as many as wait.
@@ -33,17 +34,6 @@ pub(super) struct HandedOver {
     pub base: Offset,
     pub next: Offset,
     pub entries: Vec<Entry>,
-}
-
-/// A record that something not yet durable took out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Undone {
-    /// What took it out: a note, or the record that replaces it.
-    pub by: Offset,
-    pub offset: Offset,
-    pub id: IdHash,
-    /// Its place, if it came to the head of the line meanwhile.
-    pub entry: Option<Entry>,
 }
 
 /// Which record is meant.
@@ -87,7 +77,9 @@ pub struct Schedule {
     pub(super) ids: BTreeSet<(IdHash, Offset)>,
     pub(super) taken: Vec<Entry>,
     pub(super) handed_over: VecDeque<HandedOver>,
-    pub(super) undone: Vec<Undone>,
+    pub(super) undone: AllUndone,
+    /// What is taken or handed over.
+    moving: BTreeSet<Offset>,
     pub(super) finished: Finished,
     /// The delay log's end, and how far it is durable.
     pub(super) end: Offset,
@@ -98,6 +90,10 @@ pub struct Schedule {
     /// older record of such an id, there, is over.
     pub(super) newer_ids: BTreeMap<IdHash, Offset>,
     recovering: bool,
+    /// The runs do not hold all that they should: see [`Schedule::lose_index`].
+    pub(super) index_lost: bool,
+    /// Every id of what waits is in `ids`.
+    pub(super) ids_known: bool,
     /// A batch of the delay log that passed its checksum is none.
     unreadable: Option<BatchError>,
 }
@@ -115,13 +111,16 @@ impl Schedule {
             ids: BTreeSet::new(),
             taken: Vec::new(),
             handed_over: VecDeque::new(),
-            undone: Vec::new(),
+            undone: AllUndone::default(),
+            moving: BTreeSet::new(),
             finished: Finished::default(),
             end: Offset::ZERO,
             durable: Offset::ZERO,
             delivered_below: Offset::ZERO,
             newer_ids: BTreeMap::new(),
             recovering: true,
+            index_lost: false,
+            ids_known: false,
             unreadable: None,
         }
     }
@@ -132,10 +131,12 @@ impl Schedule {
         self.pending.count()
     }
 
-    /// The least delay id that is pending: the delay log is needed from there on.
+    /// The delay log is needed from here on: the least delay id that is pending, or will be again if what
+    /// took it out is lost.
     #[must_use]
-    pub fn first_pending(&self) -> Option<Offset> {
-        self.pending.first()
+    pub fn needed_from(&self) -> Option<Offset> {
+        let undone = self.undone.first();
+        self.pending.first().into_iter().chain(undone).min()
     }
 
     /// Something in the delay log cannot be understood.
@@ -184,7 +185,7 @@ impl Schedule {
         {
             self.take_out(offset, before, id);
         }
-        if self.recovering && id != IdHash::NONE && !self.runs.is_empty() {
+        if self.recovering && id != IdHash::NONE && (self.index_lost || !self.runs.is_empty()) {
             self.newer_ids.insert(id, offset);
         }
         self.wait(Entry { due_ms, offset, id });
@@ -202,7 +203,7 @@ impl Schedule {
     fn take_out(&mut self, by: Offset, offset: Offset, id: IdHash) {
         if self.pending.remove(offset) {
             self.ids.remove(&(id, offset));
-            self.undone.push(Undone {
+            self.undone.add(Undone {
                 by,
                 offset,
                 id,
@@ -232,27 +233,19 @@ impl Schedule {
 
     /// It is on its way into the partition.
     pub(super) fn is_moving(&self, offset: Offset) -> bool {
-        let handed_over = self.handed_over.iter().flat_map(|it| &it.entries);
-        let mut moving = self.taken.iter().chain(handed_over);
-        moving.any(|entry| entry.offset == offset)
+        self.moving.contains(&offset)
     }
 
     /// Everything below is durable in the delay log.
     pub fn persisted(&mut self, up_to: Offset) {
         self.durable = self.durable.max(up_to);
-        let durable = self.durable;
-        let finished = &mut self.finished;
-        self.undone.retain(|undone| {
-            if undone.by >= durable {
-                return true;
-            }
-            finished.add(End {
+        while let Some(undone) = self.undone.pop_below(self.durable) {
+            self.finished.add(End {
                 offset: undone.offset,
                 id: undone.id,
                 delivered: false,
             });
-            false
-        });
+        }
         self.sweep();
     }
 
@@ -261,9 +254,8 @@ impl Schedule {
     fn sweep(&mut self) {
         let limit = usize::try_from(self.pending.count()).unwrap_or(usize::MAX);
         if self.waiting.len() / 2 > limit.saturating_add(SWEPT_BEYOND) {
-            let undone: BTreeSet<Offset> = self.undone.iter().map(|it| it.offset).collect();
-            let pending = &self.pending;
-            let kept = |offset: Offset| pending.contains(offset) || undone.contains(&offset);
+            let (pending, undone) = (&self.pending, &self.undone);
+            let kept = |offset: Offset| pending.contains(offset) || undone.contains(offset);
             self.waiting.retain(|(_, offset), _| kept(*offset));
             self.ids.retain(|(_, offset)| kept(*offset));
         }
@@ -274,11 +266,8 @@ impl Schedule {
         self.pending.cut(end);
         self.waiting.retain(|(_, offset), _| *offset < end);
         self.ids.retain(|(_, offset)| *offset < end);
-        let undone = std::mem::take(&mut self.undone);
-        for it in undone {
-            if it.by < end {
-                self.undone.push(it);
-            } else if it.offset < end {
+        while let Some(it) = self.undone.pop_from(end) {
+            if it.offset < end {
                 self.pending.insert(it.offset);
                 if it.id != IdHash::NONE {
                     self.ids.insert((it.id, it.offset));
@@ -342,10 +331,11 @@ impl Schedule {
             } else {
                 self.waiting.remove(&(entry.due_ms, entry.offset));
             }
-            if self.pending.contains(entry.offset) {
-                self.taken.push(entry);
-            } else {
+            if !self.pending.contains(entry.offset) {
                 self.forget(entry);
+            } else if self.moving.insert(entry.offset) {
+                // An index that was made again may hold a record twice.
+                self.taken.push(entry);
             }
         }
         self.taken[before..].to_vec()
@@ -356,10 +346,7 @@ impl Schedule {
         if entry.id != IdHash::NONE {
             self.ids.remove(&(entry.id, entry.offset));
         }
-        let undone = self.undone.iter_mut();
-        for undone in undone.filter(|undone| undone.offset == entry.offset) {
-            undone.entry = Some(entry);
-        }
+        self.undone.place(entry);
     }
 
     fn untake(&mut self, entries: &[Entry]) {
@@ -371,6 +358,7 @@ impl Schedule {
     pub fn put_back(&mut self, entries: &[Entry]) {
         self.untake(entries);
         for entry in entries {
+            self.moving.remove(&entry.offset);
             self.wait(*entry);
         }
     }
@@ -415,6 +403,7 @@ impl Schedule {
     }
 
     fn over(&mut self, entry: Entry) {
+        self.moving.remove(&entry.offset);
         self.pending.remove(entry.offset);
         if entry.id != IdHash::NONE {
             self.ids.remove(&(entry.id, entry.offset));
@@ -431,6 +420,7 @@ impl Schedule {
         while self.handed_over.back().is_some_and(|it| it.base >= end) {
             let batch = self.handed_over.pop_back().expect("just seen");
             for entry in batch.entries {
+                self.moving.remove(&entry.offset);
                 self.wait(entry);
             }
         }
@@ -447,7 +437,7 @@ impl Schedule {
             Target::Offset(offset) => offset,
             Target::Id(id) => {
                 let id = IdHash::of(self.key, id);
-                let leaving = self.undone.iter().find(|undone| undone.id == id);
+                let leaving = self.undone.has_id(id);
                 let over = self.finished.of_id(id);
                 match (
                     self.offset_of(id),
@@ -455,24 +445,23 @@ impl Schedule {
                     over.or_else(|| self.cancelled_of(id)),
                 ) {
                     (Some(offset), _, _) => offset,
-                    (None, Some(_), _) => return CancelVerdict::Busy,
-                    (None, None, Some((offset, delivered))) => {
+                    (None, true, _) => return CancelVerdict::Busy,
+                    (None, false, Some((offset, delivered))) => {
                         return CancelVerdict::Over(outcome(delivered), offset);
                     }
-                    (None, None, None) => {
+                    (None, false, None) => {
                         return CancelVerdict::Over(CancelOutcome::Unknown, Offset(-1));
                     }
                 }
             }
         };
-        let leaving = || self.undone.iter().any(|undone| undone.offset == offset);
         if self.pending.contains(offset) {
             return match self.is_moving(offset) {
                 true => CancelVerdict::Busy,
                 false => CancelVerdict::Note(offset),
             };
         }
-        if leaving() {
+        if self.undone.contains(offset) {
             return CancelVerdict::Busy;
         }
         let known = (Offset::ZERO..self.end).contains(&offset);
@@ -521,12 +510,16 @@ impl Schedule {
         assert!(waiting.is_disjoint(&moving), "waits or moves");
         for offset in self.pending.iter_from(Offset::ZERO) {
             let somewhere = waiting.contains(&offset) || moving.contains(&offset);
-            assert!(somewhere || !self.runs.is_empty(), "{offset} is nowhere");
+            assert!(
+                somewhere || self.index_lost || !self.runs.is_empty(),
+                "{offset} is nowhere"
+            );
             assert!(offset < self.end, "within the log");
         }
         assert!(moving.iter().all(|offset| *offset < self.durable));
-        let undone: BTreeSet<Offset> = self.undone.iter().map(|undone| undone.offset).collect();
-        assert_eq!(undone.len(), self.undone.len(), "taken out once");
-        assert!(undone.is_disjoint(&moving), "what moves is not taken out");
+        assert_eq!(moving, self.moving);
+        let mut undone = self.undone.iter();
+        let both = undone.any(|undone| moving.contains(&undone.offset));
+        assert!(!both, "what moves is not taken out");
     }
 }

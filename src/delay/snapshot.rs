@@ -26,7 +26,7 @@ impl Schedule {
         self.delivered_below.encode(&mut out);
         self.pending.encode(&mut out);
         let mut finished = self.finished.clone();
-        for undone in &self.undone {
+        for undone in self.undone.iter() {
             finished.add(super::finished::End {
                 offset: undone.offset,
                 id: undone.id,
@@ -45,7 +45,8 @@ impl Schedule {
         let unwritten = self.runs.unwritten();
         let waiting = waiting.chain(unwritten.filter(|entry| self.pending.contains(entry.offset)));
         self.runs.next_number.encode(&mut out);
-        let runs: Vec<RunRef> = self.runs.on_disk().collect();
+        let lost = self.index_lost.then_some(RunRef::LOST);
+        let runs: Vec<RunRef> = self.runs.on_disk().chain(lost).collect();
         u32::try_from(runs.len()).expect("few").encode(&mut out);
         runs.iter().for_each(|run| run.encode(&mut out));
         let at = out.len();
@@ -77,14 +78,111 @@ impl Schedule {
         schedule.delivered_below = Wire::decode(&mut reader)?;
         schedule.pending = Pending::decode(&mut reader)?;
         schedule.finished = Finished::decode(&mut reader)?;
-        schedule.runs.next_number = Wire::decode(&mut reader)?;
+        schedule.runs.next_number = RunRef::number_of(u64::decode(&mut reader)?)?;
         for _ in 0..u32::decode(&mut reader)? {
-            schedule.runs.add_known(RunRef::decode(&mut reader)?);
+            match RunRef::decode(&mut reader)? {
+                RunRef::LOST => schedule.index_lost = true,
+                run if schedule.runs.holds(run.number) => {
+                    return Err(DecodeError::OutOfRange("a run is named twice").into());
+                }
+                run => schedule.runs.add_known(run),
+            }
         }
         for _ in 0..u64::decode(&mut reader)? {
             schedule.wait(Entry::decode(&mut reader)?);
         }
         reader.finish()?;
         Ok(schedule)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::delay::{Deliveries, Recovered};
+
+    fn with_run(run: RunRef, next_number: u64) -> Vec<u8> {
+        let mut schedule = Schedule::new((1, 2));
+        schedule.runs.next_number = next_number;
+        schedule.runs.add_known(RunRef {
+            number: 7,
+            count: 9,
+            position: 2,
+        });
+        let mut bytes = schedule.snapshot();
+        let at = bytes.len() - 8 - RunRef::MIN_SIZE;
+        let mut named = Vec::new();
+        run.encode(&mut named);
+        bytes[at..at + RunRef::MIN_SIZE].copy_from_slice(&named);
+        bytes
+    }
+
+    #[test]
+    fn a_snapshot_says_that_the_index_is_lost() {
+        let mut schedule = Schedule::new((1, 2));
+        schedule.lose_index();
+        let again = Schedule::restore(&schedule.snapshot(), (3, 4)).expect("its own");
+        assert!(again.index_is_lost());
+        schedule.runs_known();
+        let again = Schedule::restore(&schedule.snapshot(), (3, 4)).expect("its own");
+        assert!(!again.index_is_lost());
+    }
+
+    #[test]
+    fn numbers_that_would_overflow_are_refused() {
+        let run = |number, count, position| RunRef {
+            number,
+            count,
+            position,
+        };
+        let good = with_run(run(8, 9, 2), 9);
+        assert!(Schedule::restore(&good, (3, 4)).is_ok());
+        for bad in [
+            with_run(run(u64::MAX, 1, 0), 8),
+            with_run(run(u64::MAX - 1, 0, 0), 8),
+            with_run(run(8, u64::MAX, u64::MAX), 8),
+            with_run(run(8, 1, 2), 8),
+        ] {
+            assert!(Schedule::restore(&bad, (3, 4)).is_err());
+        }
+        let mut schedule = Schedule::new((1, 2));
+        schedule.runs.next_number = u64::MAX;
+        assert!(Schedule::restore(&schedule.snapshot(), (3, 4)).is_err());
+    }
+
+    proptest! {
+        /// Whatever a file says whose checksum holds, nothing overflows.
+        #[test]
+        fn any_bytes_are_refused_or_used(
+            at in any::<prop::sample::Index>(),
+            with in prop::collection::vec(prop_oneof![Just(0xff), Just(0x7f), any::<u8>()], 1..9),
+        ) {
+            let mut bytes = with_run(RunRef { number: 7, count: 9, position: 2 }, 8);
+            let entry = Entry { due_ms: 5, ..Entry::default() };
+            let count = bytes.len() - 8;
+            bytes[count..].copy_from_slice(&1u64.to_le_bytes());
+            entry.encode(&mut bytes);
+            let at = at.index(bytes.len());
+            for (byte, with) in bytes[at..].iter_mut().zip(with) {
+                *byte = with;
+            }
+            if let Ok(mut schedule) = Schedule::restore(&bytes, (3, 4)) {
+                let end = millstream_protocol::Offset(100);
+                let _ = schedule.settle(Recovered { end }, &Deliveries::default());
+                while let Some(run) = schedule.wants_load() {
+                    schedule.run_loaded(run.number, &vec![Entry::default(); 100_000]);
+                    if run.count > 100_000 {
+                        break;
+                    }
+                }
+                let taken = schedule.take_due(i64::MAX, 10);
+                schedule.put_back(&taken);
+                schedule.spill_beyond(0);
+                let _ = (schedule.spill(), schedule.deadline(), schedule.needed_from());
+                let _ = schedule.snapshot();
+            }
+        }
     }
 }

@@ -27,7 +27,7 @@ impl Schedule {
         let mut kept = Vec::new();
         for ((due_ms, offset), id) in self.waiting.split_off(&near) {
             let entry = Entry { due_ms, offset, id };
-            let is_undone = || self.undone.iter().any(|undone| undone.offset == offset);
+            let is_undone = || self.undone.contains(offset);
             if offset >= self.durable || !self.pending.contains(offset) && is_undone() {
                 // A crash, or a refusal, may still say otherwise.
                 kept.push(entry);
@@ -92,9 +92,18 @@ impl Schedule {
         }
     }
 
-    /// At the start: every run has been gone through, or made again.
+    /// Every run has been gone through, or made again.
     pub fn runs_known(&mut self) {
         self.newer_ids.clear();
+        self.index_lost = false;
+        self.ids_known = true;
+    }
+
+    /// Whether the index has been whole since the start, so that an id that is not found is no record's that
+    /// waits. Until then nothing may be accepted, and nothing said of ids.
+    #[must_use]
+    pub fn ids_known(&self) -> bool {
+        self.ids_known
     }
 
     /// Whether a record waits that was in a run when the last process died: not if another of its id came.
@@ -133,10 +142,18 @@ impl Schedule {
         all.filter(|entry| self.pending.contains(entry.offset))
     }
 
-    /// The runs cannot be used: they are forgotten, and the delay log is to be read from its first pending
-    /// record to its durable end, with [`Schedule::rebuild`].
-    pub fn begin_rebuild(&mut self) {
+    /// The runs cannot be used: they are forgotten, and the delay log is to be read from where it is needed
+    /// to its durable end, with [`Schedule::rebuild`]; then [`Schedule::runs_known`]. A checkpoint
+    /// between the two says so.
+    pub fn lose_index(&mut self) {
         self.runs.clear();
+        self.index_lost = true;
+    }
+
+    /// The index is to be made again before anything can be said of what waits.
+    #[must_use]
+    pub fn index_is_lost(&self) -> bool {
+        self.index_lost
     }
 
     /// Takes in again what a batch of the delay log accepted and still waits; how many that are.
@@ -161,11 +178,8 @@ impl Schedule {
             let offset = record.offset;
             let id = id.map_or(IdHash::NONE, |id| IdHash::of(self.key, id));
             let entry = Entry { due_ms, offset, id };
-            let undone = self.undone.iter_mut();
-            for undone in undone.filter(|undone| undone.offset == offset) {
-                // It waits again if what took it out is refused.
-                undone.entry = Some(entry);
-            }
+            // It waits again if what took it out is refused.
+            self.undone.place(entry);
             if self.still_waits(offset, id) {
                 self.wait(entry);
                 count += 1;

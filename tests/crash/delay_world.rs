@@ -88,6 +88,11 @@ pub async fn open(io: &SimIo, epoch: i32, journal: bool) -> Result<Place, String
 }
 
 impl Place {
+    /// Where the delay log lies.
+    pub fn delay_dir(&self) -> std::path::PathBuf {
+        self.storage.dir_of(self.shell.log().id()).join("delay")
+    }
+
     fn told(&self) -> (Produced, oneshot::Receiver<ProducePartitionResult>) {
         let (told, answer) = oneshot::channel();
         let produced = Produced::told(&self.storage, move |result| {
@@ -139,6 +144,33 @@ impl Place {
                 it.accepted = Some(delay_id);
             }
         }
+    }
+
+    /// Sends one record under an id, and waits; its number.
+    pub async fn send_one(&self, shared: &Shared, id: &str, delay_ms: u64) -> usize {
+        let number = shared.borrow().sent.len();
+        let mut builder = BatchBuilder::new();
+        push(
+            &mut builder,
+            number,
+            Some(id),
+            delay_ms,
+            &mut Random::new(7),
+        );
+        let (produced, answer) = self.told();
+        let batch = builder.finish(None, Compression::None);
+        let delay = self.shell.delay();
+        delay.accept(&batch, LeaderEpoch::UNKNOWN, produced);
+        let result = answer.await.expect("an answer");
+        let sent = &mut shared.borrow_mut().sent;
+        let same = sent.iter_mut().filter(|it| it.id.as_deref() == Some(id));
+        same.for_each(|it| (it.leaving, it.cancelled) = (true, result.error == ErrorCode::None));
+        sent.push(Sent {
+            id: Some(id.to_owned()),
+            accepted: (result.error == ErrorCode::None).then_some(result.base_offset),
+            ..Sent::default()
+        });
+        number
     }
 
     /// Cancels one of the last records, by either name.

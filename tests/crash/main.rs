@@ -12,6 +12,7 @@ mod compaction_cuts;
 mod corruption;
 mod cuts;
 mod delay_cuts;
+mod delay_index;
 mod delay_world;
 mod journal_cuts;
 mod journal_damage;

@@ -16,7 +16,7 @@ use millstream_protocol::{
     },
 };
 
-use super::Delay;
+use super::{Delay, INDEX_LOST};
 use crate::{
     delay::{CancelVerdict, Entry, Found, Target, note},
     io::Io,
@@ -48,6 +48,9 @@ impl<I: Io> Delay<I> {
             let ticket = self.changed.ticket();
             if self.stopped.get() {
                 return Err((ErrorCode::ShuttingDown, "it is being closed".to_owned()));
+            }
+            if !self.schedule.borrow().ids_known() {
+                return Err((ErrorCode::PartitionLoading, INDEX_LOST.to_owned()));
             }
             let verdict = self.schedule.borrow().cancel(target);
             match verdict {

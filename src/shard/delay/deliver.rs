@@ -93,16 +93,15 @@ impl<I: Io> Delay<I> {
 
     /// The index has in memory what comes next, and on disk what is far away.
     async fn tend_index(&self) -> Result<(), String> {
-        if self.index_lost.get() || !self.load_heads().await {
-            self.index_lost.set(true);
+        let lost = self.schedule.borrow().index_is_lost();
+        if lost || !self.load_heads().await {
             self.rebuild().await?;
-            self.index_lost.set(false);
         }
         self.spill().await;
         Ok(())
     }
 
-    fn note_trouble(&self, trouble: String) {
+    pub(super) fn note_trouble(&self, trouble: String) {
         let told = self.trouble.borrow().as_ref() == Some(&trouble);
         if !told && let Some(log) = self.log.get() {
             tracing::warn!(partition = %log.log().id(), "delayed records are not delivered: {trouble}");

@@ -30,6 +30,9 @@ const SEGMENT_SIZE: u64 = 32 << 20;
 /// So many deliveries are remembered with the partition before a checkpoint of the delay log takes them over.
 const REMEMBERED_DELIVERIES: usize = 50_000;
 
+/// What is said while it cannot be said which ids wait.
+const INDEX_LOST: &str = "the index of its delayed records is being made again";
+
 /// A produce that came before the delay log was open.
 struct Early {
     records: Vec<u8>,
@@ -55,8 +58,6 @@ pub struct Delay<I: Io> {
     stopped: Cell<bool>,
     /// What keeps due records from being delivered, as it was logged.
     trouble: RefCell<Option<String>>,
-    /// The index on disk is to be made again.
-    index_lost: Cell<bool>,
     /// Runs whose files go once the last snapshot is durable.
     garbage: RefCell<Vec<u64>>,
     /// The partition's offset below which the last snapshot knows of deliveries.
@@ -85,7 +86,6 @@ impl<I: Io> Delay<I> {
             changed: Signal::default(),
             stopped: Cell::new(false),
             trouble: RefCell::default(),
-            index_lost: Cell::new(false),
             garbage: RefCell::default(),
             snapshot_covers: Cell::new(Offset::ZERO),
             io,
@@ -134,9 +134,7 @@ impl<I: Io> Delay<I> {
         self.schedule.replace(*schedule);
         let set = self.log.set(log);
         assert!(set.is_ok(), "a delay log is opened once");
-        if !self.verify_runs().await {
-            self.index_lost.set(true);
-        }
+        self.know_runs().await;
         self.remove_orphans().await;
         if whole {
             let this = Rc::clone(self);
@@ -192,6 +190,9 @@ impl<I: Io> Delay<I> {
         let (Some(log), Some(partition)) = (self.log.get(), self.partition.upgrade()) else {
             return produced.refuse(ErrorCode::UnknownPartition, "it is being closed".to_owned());
         };
+        if !self.schedule.borrow().ids_known() {
+            return produced.refuse(ErrorCode::PartitionLoading, INDEX_LOST.to_owned());
+        }
         // What could not be delivered is not accepted either.
         let trouble = partition.with_machine(crate::partition::Partition::trouble);
         if trouble != ErrorCode::None {
@@ -327,7 +328,7 @@ impl<I: Io> Delay<I> {
         log.log().trim_idle().await;
         let keep = {
             let schedule = self.schedule.borrow();
-            schedule.first_pending().unwrap_or(log.log().durable_end())
+            schedule.needed_from().unwrap_or(log.log().durable_end())
         };
         if keep > log.log().log_start()
             && let Err(error) = log.delete_records(keep).await

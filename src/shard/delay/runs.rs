@@ -144,30 +144,49 @@ impl<I: Io> Delay<I> {
         true
     }
 
-    /// Makes the index again from the delay log.
+    /// At the start, before anybody asks for an id: the index is gone through, or made again.
+    pub(super) async fn know_runs(&self) {
+        let lost = self.schedule.borrow().index_is_lost();
+        if !lost && self.verify_runs().await {
+            return;
+        }
+        if let Err(trouble) = self.rebuild().await {
+            // It is tried again, and nothing accepted, nothing cancelled until then.
+            self.note_trouble(trouble);
+        }
+    }
+
+    /// Makes the index again from the delay log. Until that is done, checkpoints say that it is lost.
     pub(super) async fn rebuild(&self) -> Result<(), String> {
         let Some(log) = self.log.get() else {
             return Ok(());
         };
-        self.schedule.borrow_mut().begin_rebuild();
+        self.schedule.borrow_mut().lose_index();
         // What is not durable is in no run.
         let end = log.with_machine(crate::partition::Partition::high_watermark);
-        let first = self.schedule.borrow().first_pending();
+        let first = self.schedule.borrow().needed_from();
         let mut from = first.unwrap_or(end).max(log.log().log_start());
         let mut count = 0u64;
         while from < end {
+            if self.stopped.get() {
+                return Err("it is being closed".to_owned());
+            }
             let read = log.log().read_some(from, end, REBUILD_READ_SIZE).await;
             let (slices, next) = read.map_err(|error| error.to_string())?;
+            let before = from;
             for slice in slices {
-                let mut schedule = self.schedule.borrow_mut();
                 for batch in Batches::trusted(slice.bytes()) {
                     let (header, bytes) = batch.map_err(|error| error.to_string())?;
-                    let rebuilt = schedule.rebuild(&header, bytes);
+                    let rebuilt = self.schedule.borrow_mut().rebuild(&header, bytes);
                     count += rebuilt.map_err(|error| error.to_string())?;
                     from = from.max(header.next_offset());
+                    self.io.yield_if_needed().await;
                 }
             }
             from = from.max(next);
+            if from == before {
+                return Err(format!("the delay log gives nothing at {from}"));
+            }
             self.spill().await;
             self.io.yield_if_needed().await;
         }
