@@ -97,4 +97,11 @@ pub mod machines {
     pub mod consumer {
         pub use crate::consumer::machine::{Action, Config, Event, FetchId, Item, Machine};
     }
+
+    /// A group member's.
+    pub mod group {
+        pub use crate::group::machine::{
+            Action, Config, Event, HeartbeatId, Machine, Work, partitions_of,
+        };
+    }
 }

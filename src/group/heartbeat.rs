@@ -137,8 +137,9 @@ impl<T> Group<T> {
             return Err(Refusal::no_member());
         }
         let Some(mut wants) = wants else {
-            let message = "a member that joins says what it wants";
-            return Err(Refusal::new(ErrorCode::InvalidRequest, message));
+            // It may be one that was given up before it had taken on anything: it joins as anew.
+            let message = "no such member, and one that joins says what it wants";
+            return Err(Refusal::new(ErrorCode::UnknownMemberId, message));
         };
         wants.owned = Vec::new();
         let instance = wants.instance_id.clone();

@@ -157,6 +157,16 @@ fn who_does_not_let_go_is_removed_and_who_is_silent_too() {
     assert_eq!(record.empty_since_ms, Some(1_023_000));
 }
 
+/// Cut off right after it joined, it has taken nothing on, and says its first epoch still.
+#[test]
+fn who_is_given_up_before_it_took_anything_on_is_told_to_join_anew() {
+    let mut group = group();
+    apply(&mut group, at(0), beat("a", 0, 0, Some(wants(None))));
+    apply(&mut group, at(11), Event::Ticked);
+    let late = apply(&mut group, at(12), beat("a", 0, 3, None));
+    assert_eq!(refusals(&late), [ErrorCode::UnknownMemberId]);
+}
+
 #[test]
 fn a_static_member_comes_back_to_what_it_had() {
     let mut group = group();

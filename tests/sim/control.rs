@@ -134,6 +134,7 @@ impl SimControl {
                     self.io.random_u64(),
                 ));
                 let planned = self.metadata.controller.borrow().plan_offsets_topic(id);
+                let planned = planned.map(in_small);
                 match planned.and_then(|command| self.metadata.apply(&command)) {
                     Ok(_) | Err(ControllerError::TopicExists { .. }) => {}
                     Err(error) => return Err(error.into()),
@@ -180,6 +181,36 @@ impl SimControl {
             error,
             message,
         }
+    }
+}
+
+/// The offsets topic in few partitions and small segments, so that it is compacted while there is
+/// somebody to see it.
+fn in_small(command: Command) -> Command {
+    let Command::CreateTopic {
+        id,
+        name,
+        mut configs,
+        mut assignments,
+    } = command
+    else {
+        unreachable!("a topic is to be created");
+    };
+    assignments.truncate(2);
+    configs.retain(|(setting, _)| setting != "segment.bytes");
+    let settings = [
+        ("segment.bytes", "65536"),
+        ("min.cleanable.dirty.ratio", "0.1"),
+        ("max.compaction.lag.ms", "5000"),
+        ("delete.retention.ms", "1000"),
+    ];
+    let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    configs.extend(settings);
+    Command::CreateTopic {
+        id,
+        name,
+        configs,
+        assignments,
     }
 }
 

@@ -1,5 +1,6 @@
 //! What may go wrong in a history.
 
+mod members;
 mod spoil;
 
 use std::time::Duration;
@@ -13,11 +14,7 @@ use millstream_protocol::{
     messages::{ANY_SHARD, DeleteRecordsPartition, DeleteRecordsRequest, DeleteTopicsRequest},
 };
 
-use crate::{
-    broker::{BROKER, CLIENTS},
-    history::What,
-    world::World,
-};
+use crate::{history::What, world::World};
 
 /// A kind of fault; the seed fills in the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +53,10 @@ pub enum Fault {
     Recreate,
     /// Records are deleted.
     Trim,
+    /// A member of a consumer group dies, hangs, is cut off, leaves or comes.
+    Member,
+    /// A member dies while all else is well.
+    Takeover,
 }
 
 impl Fault {
@@ -92,10 +93,10 @@ impl Fault {
                 world.broker.stop().await;
                 world.start();
             }
-            Self::Reset => world.io.sim_net().reset_connections(CLIENTS),
+            Self::Reset => world.reset_clients(),
             Self::Close => close_some(world),
             Self::Block => {
-                world.io.sim_net().block(BROKER, CLIENTS);
+                world.block_clients();
                 pause(world, 6_000).await;
                 world.io.sim_net().unblock_all();
             }
@@ -127,6 +128,8 @@ impl Fault {
             }
             Self::Recreate => recreate(world).await,
             Self::Trim => trim(world).await,
+            Self::Member => members::strike(world).await,
+            Self::Takeover => members::takeover(world).await,
         }
     }
 }
@@ -166,6 +169,11 @@ fn close_some(world: &mut World) {
     for consumer in &world.consumers {
         if world.random.chance(60) {
             consumer.connections().close();
+        }
+    }
+    for member in &world.members {
+        if world.random.chance(60) {
+            member.connections().close();
         }
     }
 }
@@ -225,15 +233,17 @@ async fn step_clock(world: &mut World) {
 }
 
 async fn alter(world: &mut World) {
-    let topics = world.topics();
-    let topic = &topics[world.random.index(topics.len())];
+    let count = world.scenario.topics.len();
+    let name = world.scenario.topics[world.random.index(count)]
+        .name
+        .clone();
     world.broker.ready().await;
     let (setting, values) = match world.random.below(2) {
         0 => ("retention.ms", ["6000", "20000", "-1"]),
         _ => ("retention.bytes", ["300000", "900000", "-1"]),
     };
     let value = values[world.random.index(values.len())];
-    world.alter(&topic.name, setting, value).await;
+    world.alter(&name, setting, value).await;
 }
 
 async fn recreate(world: &mut World) {
@@ -242,6 +252,7 @@ async fn recreate(world: &mut World) {
     world.broker.ready().await;
     if world.random.chance(50) {
         // The power goes while it is deleted: before, between, or after its files.
+        world.about_to_delete(&topic.name);
         let names = vec![topic.name.clone()];
         let request = DeleteTopicsRequest { names };
         let _unheard = world.admin.request(ANY_SHARD, &request, &[]);

@@ -5,7 +5,7 @@
 //! | part | what it does |
 //! |---|---|
 //! | `world`, `broker`, `control`, `wire` | the broker with its disk and its metadata, and what an administrator does |
-//! | `producer`, `consumer` | the client's own machines in small shells |
+//! | `producer`, `consumer`, `member` | the client's own machines in small shells |
 //! | `faults` | what may go wrong |
 //! | `history` | what clients were told and read, in order; no judgement |
 //! | `invariants` | one file each, a pure function of the same history |
@@ -31,6 +31,7 @@ mod control;
 mod faults;
 mod history;
 mod invariants;
+mod member;
 mod producer;
 mod scenario;
 mod seeds;
@@ -48,6 +49,7 @@ mod determinism;
 mod disk_failures;
 mod expiry;
 mod full_disk;
+mod groups;
 mod idempotent;
 mod overrun;
 mod resharded;

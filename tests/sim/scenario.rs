@@ -20,7 +20,7 @@ use millstream::{
 use millstream_protocol::messages::NewTopic;
 
 use crate::{
-    broker::{CLIENTS, within},
+    broker::within,
     faults::Fault,
     history::{Facts, Fate, History, What},
     verdict,
@@ -40,6 +40,10 @@ pub struct Scenario {
     /// One record in so many may be large.
     pub large_one_in: u64,
     pub consumers: u32,
+    /// Consumer groups, and the members of each at first.
+    pub groups: u32,
+    pub members: u32,
+    pub session: Duration,
     /// Faults to draw from, and how many strike.
     pub faults: Vec<Fault>,
     pub fault_count: u32,
@@ -57,6 +61,9 @@ impl Default for Scenario {
             delivery_timeout: Duration::from_secs(600),
             large_one_in: 8,
             consumers: 2,
+            groups: 0,
+            members: 3,
+            session: Duration::from_secs(3),
             faults: Vec::new(),
             fault_count: 4,
             rest: Duration::ZERO,
@@ -142,6 +149,7 @@ async fn live(io: SimIo, seed: u64, scenario: Scenario, history: &Rc<RefCell<His
     world.cut_power(CrashPolicy::DropAll).await;
     world.broker.ready().await;
     world.read_whole().await;
+    world.ask_groups().await;
     world.be_quiet().await;
     world.broker.compacted_segments()
 }
@@ -173,6 +181,12 @@ impl World {
         for consumer in &self.consumers {
             consumer.restless.set(false);
         }
+        for group in 0..self.scenario.groups {
+            let mut members = self.members.iter();
+            if !members.any(|it| it.plan.group == group && !it.stop.get() && !it.done.get()) {
+                self.add_member(group, None);
+            }
+        }
         // Whoever waits or backs off has come to know what there is.
         self.io.sleep(Duration::from_secs(5)).await;
         self.recorder
@@ -184,9 +198,15 @@ impl World {
         for consumer in &self.consumers {
             consumer.stop.set(true);
         }
+        for member in &self.members {
+            member.stop.set(true);
+        }
+        for member in &self.members {
+            within(&self.io, "a member's leave", || member.done.get()).await;
+        }
         // Once more for what they began when they lost the first ones.
         for _ in 0..2 {
-            self.io.sim_net().reset_connections(CLIENTS);
+            self.reset_clients();
             self.io.sleep(Duration::from_secs(5)).await;
         }
         for (shard, counters) in self.broker.counters().iter().enumerate() {

@@ -15,15 +15,16 @@ use millstream_client::RequestError;
 use millstream_protocol::{
     ErrorCode, Offset, TopicPartition,
     messages::{
-        ANY_SHARD, AlterTopicRequest, CreateTopicsRequest, DeleteTopicsRequest, NewTopic, Request,
-        TopicResult,
+        ANY_SHARD, AlterTopicRequest, CreateTopicsRequest, DeleteTopicsRequest, NewTopic,
+        OffsetFetchRequest, Request, TopicResult,
     },
 };
 
 use crate::{
-    broker::{Broker, CLIENTS, InUse, Limits, within},
+    broker::{BROKER, Broker, CLIENTS, InUse, Limits, within},
     consumer::Consumer,
-    history::{History, Recorder, What},
+    history::{GroupEvent, GroupWhat, History, MemberName, Recorder, What},
+    member::{self, Member},
     producer::{Plan, Producer, Target},
     scenario::Scenario,
     wire::Connections,
@@ -31,6 +32,8 @@ use crate::{
 
 /// Between two looks at the memory in use.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// The node of the first member of a group.
+const FIRST_MEMBER: u32 = 10;
 
 /// See the module.
 pub struct World {
@@ -43,6 +46,10 @@ pub struct World {
     pub recorder: Recorder,
     pub producers: Vec<Rc<Producer>>,
     pub consumers: Vec<Rc<Consumer>>,
+    /// Of all groups, those that live.
+    pub members: Vec<Rc<Member>>,
+    /// Members that there ever were.
+    member_count: u32,
 }
 
 impl World {
@@ -81,6 +88,8 @@ impl World {
             recorder,
             producers: Vec::new(),
             consumers: Vec::new(),
+            members: Vec::new(),
+            member_count: 0,
         };
         world.start();
         world.broker.ready().await;
@@ -110,6 +119,54 @@ impl World {
             let consumer = self.new_consumer();
             self.consumers.push(consumer);
         }
+        for group in 0..self.scenario.groups {
+            for number in 0..self.scenario.members {
+                // Some have a name that survives them.
+                let instance = self.random.chance(30);
+                self.add_member(group, instance.then(|| format!("g{group}-i{number}")));
+            }
+        }
+    }
+
+    /// Another member of a group, on a node of its own.
+    pub fn add_member(&mut self, group: u32, instance: Option<String>) {
+        let number = self.member_count;
+        self.member_count += 1;
+        let names = self.scenario.topics.iter();
+        let plan = member::Plan {
+            group,
+            name: format!("m{number}"),
+            instance,
+            topics: names.map(|topic| topic.name.as_str().into()).collect(),
+            session: self.scenario.session,
+            auto_commit: [None, Some(Duration::from_millis(700))][self.random.index(2)],
+            // All of a group say the same, or the broker would have to choose.
+            assignor: ["", "range", "uniform"][group as usize % 3],
+        };
+        let node = FIRST_MEMBER + number;
+        let member = Member::start(&self.clients, node, plan, &self.recorder);
+        self.members.push(member);
+    }
+
+    /// Resets every connection of a client.
+    pub fn reset_clients(&self) {
+        for node in self.client_nodes() {
+            self.io.sim_net().reset_connections(node);
+        }
+    }
+
+    /// Lets nothing through between the broker and its clients.
+    pub fn block_clients(&self) {
+        for node in self.client_nodes() {
+            self.io.sim_net().block(BROKER, node);
+        }
+    }
+
+    /// Those of members that are gone too: what they had open may still be.
+    fn client_nodes(&self) -> impl Iterator<Item = u32> {
+        [CLIENTS]
+            .into_iter()
+            .chain(FIRST_MEMBER..FIRST_MEMBER + self.member_count)
     }
 
     /// Someone else who reads everything.
@@ -173,12 +230,21 @@ impl World {
 
     /// Deletes a topic, unless an attempt whose answer was lost has done so.
     pub async fn delete(&self, name: &str) {
+        self.about_to_delete(name);
         self.recorder.say(format!("topic {name} is deleted"));
         let request = DeleteTopicsRequest {
             names: vec![name.to_owned()],
         };
         let done = self.ask(&request).await.topics;
         expect(&done[0], ErrorCode::UnknownTopic);
+    }
+
+    /// Notes that a topic may be gone from here on.
+    pub fn about_to_delete(&self, name: &str) {
+        let image = self.broker.metadata().image();
+        if let Some(topic) = image.topic_named(name) {
+            self.recorder.note(What::Deleting(topic.id));
+        }
     }
 
     /// Changes a setting of a topic.
@@ -233,11 +299,61 @@ impl World {
             let there = || consumer.is_at_end();
             within(&self.io, "a consumer's way to the end", there).await;
         }
+        let groups = || {
+            let mut members = self.members.iter().filter(|it| !it.done.get());
+            self.groups_are_whole() && members.all(|it| it.is_at_end())
+        };
+        within(&self.io, "a group's way to the end", groups).await;
         for (at, view) in reader.views() {
             self.recorder
                 .note(What::Whole(at, view.start, view.records));
         }
         reader.stop.set(true);
+    }
+
+    /// Asks what each group has committed, as someone who is no member may.
+    pub async fn ask_groups(&self) {
+        for group in 0..self.scenario.groups {
+            let who: MemberName = "admin".into();
+            let note = |what| {
+                let who = Rc::clone(&who);
+                self.recorder
+                    .note(What::Group(GroupEvent { group, who, what }));
+            };
+            let names: Vec<&str> = self.scenario.topics.iter().map(|it| &*it.name).collect();
+            let topics = self.topics().into_iter();
+            let topics = topics.filter(|topic| names.contains(&&*topic.name));
+            let all: Vec<TopicPartition> = topics
+                .flat_map(|topic| {
+                    let partitions = 0..topic.partition_count();
+                    partitions.map(move |partition| TopicPartition {
+                        topic: topic.id,
+                        partition: partition.into(),
+                    })
+                })
+                .collect();
+            all.iter().for_each(|at| note(GroupWhat::Asks(*at)));
+            let request = OffsetFetchRequest {
+                group: format!("g{group}"),
+                partitions: Some(all),
+            };
+            let found = loop {
+                let found = self.ask(&request).await;
+                match found.error {
+                    ErrorCode::None => break found,
+                    error if error.is_retriable() => {
+                        self.io.sleep(Duration::from_millis(50)).await;
+                    }
+                    error => panic!("what group {group} committed can't be had: {error:?}"),
+                }
+            };
+            for it in found.partitions {
+                let (topic, partition) = (it.topic, it.partition);
+                let id = it.metadata.parse().ok();
+                let heard = id.map(|id| (it.offset, id));
+                note(GroupWhat::Hears(TopicPartition { topic, partition }, heard));
+            }
+        }
     }
 
     /// Every topic that is there.

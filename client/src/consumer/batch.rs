@@ -39,6 +39,13 @@ impl ConsumerBatch {
         self.at.partition
     }
 
+    /// Topic and partition by their ids, for simulations.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn place(&self) -> TopicPartition {
+        self.at
+    }
+
     /// The batch's header: offsets, timestamps, compression, producer.
     #[must_use]
     pub fn header(&self) -> &BatchHeader {

@@ -4,6 +4,10 @@
 //! The broker says what the member is to hold; the member says which assignment it has taken on. What
 //! is taken away is let go, and what is given is taken, by the caller's next poll: only then is it
 //! certain that nothing of an earlier one is still being worked on.
+#![allow(
+    missing_docs,
+    reason = "pub for simulations only, and hidden from the documentation"
+)]
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 

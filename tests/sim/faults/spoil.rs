@@ -10,10 +10,7 @@ use std::{
 use millstream::io::{BLOCK_SIZE, Buffer as _, Clock as _, Disk as _, DiskFile as _, OpenMode};
 
 use super::any_policy;
-use crate::{
-    broker::{BROKER, CLIENTS},
-    world::World,
-};
+use crate::world::World;
 
 /// Longer than a log and a journal wait before they seal what is durable.
 const SEALED_AFTER: Duration = Duration::from_millis(600);
@@ -23,7 +20,7 @@ const STARTED_AFTER: Duration = Duration::from_secs(3);
 pub async fn strike(world: &mut World) {
     world.broker.ready().await;
     // Nobody sees what the broker makes of it, and nothing is added.
-    world.io.sim_net().block(BROKER, CLIENTS);
+    world.block_clients();
     world.io.sleep(SEALED_AFTER).await;
     let policy = any_policy(world);
     world.broker.cut_power(policy);

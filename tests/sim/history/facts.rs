@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use millstream::types::{Durability, TopicConfig};
 use millstream_protocol::{Offset, TopicId, TopicPartition};
 
-use super::{History, ReaderId, Record, RecordId, What};
+use super::{GroupWhat, History, ReaderId, Record, RecordId, What};
 
 /// What its producer was told of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +89,11 @@ impl<'a> Facts<'a> {
             What::GivenUp(id, true) => self.record_mut(*id).fate = Fate::Uncertain,
             What::GivenUp(id, false) => self.record_mut(*id).fate = Fate::Refused,
             What::Read(_, _, offset, id) => self.seen(*id, Some(*offset), index),
+            What::Group(event) => {
+                if let GroupWhat::Reads(_, offset, id) = &event.what {
+                    self.seen(*id, Some(*offset), index);
+                }
+            }
             _ => {}
         }
     }

@@ -3,6 +3,7 @@
 //! files of `invariants` judge the whole of it.
 
 mod facts;
+mod group;
 mod trace;
 
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
@@ -14,7 +15,10 @@ use millstream::{
 use millstream_client::ConsumerRecord;
 use millstream_protocol::{Offset, TopicId, TopicPartition};
 
-pub use self::facts::{Facts, Fate, View};
+pub use self::{
+    facts::{Facts, Fate, View},
+    group::{CommitId, GroupEvent, GroupWhat, MemberName},
+};
 
 /// A record's number, in its header.
 pub type RecordId = u64;
@@ -87,6 +91,8 @@ pub enum What {
     OutOfRange(ReaderId, TopicPartition, Offset, Offset),
     /// A reader stops.
     Left(ReaderId),
+    /// Someone is about to ask for a topic to be deleted.
+    Deleting(TopicId),
     /// Someone asked for records below an offset to be deleted.
     Trimming(TopicPartition, Offset),
     /// All is quiet, and this is all of a partition, from where it starts.
@@ -98,6 +104,8 @@ pub enum What {
         used: u64,
         limit: u64,
     },
+    /// Something of a consumer group.
+    Group(GroupEvent),
     /// A client was told something that nothing explains.
     Unexplained(String),
     /// The broker starts, with so many shards; whoever was connected is not any more.
@@ -122,6 +130,7 @@ pub struct History {
     pub names: BTreeMap<TopicId, String>,
     reader_count: ReaderId,
     unexplained_count: u32,
+    commit_count: CommitId,
 }
 
 /// A handle that notes things with their time.
@@ -200,6 +209,22 @@ impl Recorder {
         *count
     }
 
+    /// A new commit of a group.
+    pub fn commit(&self) -> CommitId {
+        let count = &mut self.history.borrow_mut().commit_count;
+        *count += 1;
+        *count
+    }
+
+    /// The number of a record that was read, if anybody sent it like that.
+    pub fn recognise(
+        &self,
+        at: TopicPartition,
+        record: &ConsumerRecord,
+    ) -> Result<RecordId, String> {
+        self.history.borrow().recognise(at, record)
+    }
+
     /// A reader got a record; its number, if anybody sent it.
     pub fn read(
         &self,
@@ -207,7 +232,7 @@ impl Recorder {
         at: TopicPartition,
         record: &ConsumerRecord,
     ) -> Option<RecordId> {
-        let recognised = self.history.borrow().recognise(at, record);
+        let recognised = self.recognise(at, record);
         self.note(match &recognised {
             Ok(id) => What::Read(reader, at, record.offset, *id),
             Err(reason) => What::Invented(reader, at, record.offset, reason.clone()),

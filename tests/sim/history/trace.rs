@@ -51,7 +51,9 @@ impl History {
             | What::OutOfRange(_, at, ..)
             | What::Trimming(at, _)
             | What::Whole(at, ..) => Some(*at),
+            What::Group(event) => event.partition(),
             What::Created { .. }
+            | What::Deleting(_)
             | What::Altered { .. }
             | What::Left(_)
             | What::InUse { .. }
@@ -150,6 +152,11 @@ impl History {
                 used,
                 limit,
             } => writeln!(text, "shard {shard} uses {used} of {limit} bytes of {what}"),
+            What::Group(event) => {
+                self.group_line(event, text);
+                Ok(())
+            }
+            What::Deleting(topic) => writeln!(text, "topic {} is to go", self.names[topic]),
             What::Unexplained(said) => writeln!(text, "unexplained: {said}"),
             What::Started(shards) => writeln!(text, "--- the broker starts with {shards} shards"),
             What::Note(said) => writeln!(text, "--- {said}"),

@@ -5,6 +5,11 @@ mod acknowledged;
 mod answers;
 mod compaction;
 mod duplicates;
+mod group_commits;
+mod group_fencing;
+mod group_owners;
+mod group_reads;
+mod group_takeover;
 mod memory;
 mod offsets;
 mod prefixes;
@@ -42,13 +47,24 @@ impl Findings<'_> {
 type Check = fn(&Facts<'_>, &mut Findings<'_>);
 
 /// All of them, those first that say most about a cause.
-const ALL: [(&str, Check); 8] = [
+const ALL: [(&str, Check); 13] = [
     ("no acknowledged loss", acknowledged::check),
     ("offsets are dense and unique", offsets::check),
     ("reads are prefixes", prefixes::check),
     ("no duplicates from idempotent producers", duplicates::check),
     ("compaction keeps each last value", compaction::check),
     ("retention deletes only what it may", retention::check),
+    ("a partition has one owner in a group", group_owners::check),
+    (
+        "commits of former owners are not taken",
+        group_fencing::check,
+    ),
+    ("acknowledged commits are kept", group_commits::check),
+    ("a group sees everything", group_reads::check),
+    (
+        "members that die are replaced in time",
+        group_takeover::check,
+    ),
     ("memory within limits", memory::check),
     ("answers are explained", answers::check),
 ];
