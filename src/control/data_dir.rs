@@ -52,6 +52,14 @@ pub enum DataDirError {
         /// Who has it.
         holder: String,
     },
+    /// Its files must not change while they are read.
+    #[error(
+        "data directory {path} is being read by a command (log verify, log dump, log repair): wait for its end"
+    )]
+    BeingRead {
+        /// The directory.
+        path: PathBuf,
+    },
     /// Somebody else's files.
     #[error(
         "{path} is no Millstream data directory (it has {example:?} in it and no FORMAT file): give \
@@ -181,32 +189,11 @@ impl DataDir {
 
     /// Gives the number of a log's first life.
     fn check_format(&self) -> Result<u64, DataDirError> {
-        let path = self.path.join("FORMAT");
-        let text = match fs::read(&path) {
-            // What a damaged byte makes of it is no line that is known.
-            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return self.write_format(&path);
+        match check_format(&self.path) {
+            Err(DataDirError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                self.write_format(&self.path.join("FORMAT"))
             }
-            Err(error) => return Err(io_error("read", &path)(error)),
-        };
-        let unknown = || {
-            let found = text.chars().take(128).collect();
-            DataDirError::UnknownFormat {
-                path: path.clone(),
-                found,
-            }
-        };
-        let mut lines = text.lines();
-        let number = lines.next().and_then(|it| it.strip_prefix(FORMAT_PREFIX));
-        let number = number.ok_or_else(unknown)?;
-        match number.trim_end().parse::<u32>().map_err(|_| unknown())? {
-            DATA_FORMAT if is_whole(&text) => first_life(lines.next()).ok_or_else(unknown),
-            found if found > DATA_FORMAT => Err(DataDirError::NewerFormat {
-                path: self.path.clone(),
-                found,
-            }),
-            _ => Err(unknown()),
+            checked => checked,
         }
     }
 
@@ -230,6 +217,35 @@ impl DataDir {
         write().map_err(io_error("write", path))?;
         sync_dir(&self.path)?;
         Ok(life)
+    }
+}
+
+/// Checks that the format of a directory is known; gives the number of a log's first life. Changes nothing.
+///
+/// # Errors
+/// [`DataDirError::NewerFormat`], [`DataDirError::UnknownFormat`], or the system's.
+pub fn check_format(dir: &Path) -> Result<u64, DataDirError> {
+    let path = dir.join("FORMAT");
+    // What a damaged byte makes of it is no line that is known.
+    let bytes = fs::read(&path).map_err(io_error("read", &path))?;
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let unknown = || {
+        let found = text.chars().take(128).collect();
+        DataDirError::UnknownFormat {
+            path: path.clone(),
+            found,
+        }
+    };
+    let mut lines = text.lines();
+    let number = lines.next().and_then(|it| it.strip_prefix(FORMAT_PREFIX));
+    let number = number.ok_or_else(unknown)?;
+    match number.trim_end().parse::<u32>().map_err(|_| unknown())? {
+        DATA_FORMAT if is_whole(&text) => first_life(lines.next()).ok_or_else(unknown),
+        found if found > DATA_FORMAT => Err(DataDirError::NewerFormat {
+            path: dir.to_owned(),
+            found,
+        }),
+        _ => Err(unknown()),
     }
 }
 
@@ -266,6 +282,10 @@ fn lock(dir: &Path) -> Result<File, DataDirError> {
     let mut file = options.open(&path).map_err(io_error("open", &path))?;
     match file.try_lock() {
         Ok(()) => {}
+        Err(TryLockError::WouldBlock) if file.try_lock_shared().is_ok() => {
+            let path = dir.to_owned();
+            return Err(DataDirError::BeingRead { path });
+        }
         Err(TryLockError::WouldBlock) => {
             let mut pid = String::new();
             let _ = file.take(32).read_to_string(&mut pid);
@@ -336,6 +356,18 @@ mod tests {
             "{error}"
         );
         assert!(error.contains("--data-dir"), "{error}");
+    }
+
+    #[test]
+    fn what_is_being_read_is_not_opened() {
+        let temp = tempfile::tempdir().unwrap();
+        drop(DataDir::open(temp.path()).unwrap());
+        let held = File::open(temp.path().join("LOCK")).unwrap();
+        held.try_lock_shared().unwrap();
+        let error = DataDir::open(temp.path()).unwrap_err();
+        assert!(matches!(error, DataDirError::BeingRead { .. }), "{error}");
+        drop(held);
+        drop(DataDir::open(temp.path()).unwrap());
     }
 
     #[test]

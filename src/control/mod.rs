@@ -30,7 +30,7 @@ use millstream_protocol::{BrokerId, ClusterId};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-pub use data_dir::{DATA_FORMAT, DataDir, DataDirError};
+pub use data_dir::{DATA_FORMAT, DataDir, DataDirError, check_format};
 pub use metadata_log::{FEATURE_LEVEL, Identity, MetadataLog, MetadataLogError, Stored, Vote};
 pub use redb_log::RedbLog;
 pub use request::{ControlAnswer, ControlError, ControlReply, ControlRequest, Overloaded};

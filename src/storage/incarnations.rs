@@ -3,6 +3,8 @@
 
 use millstream_protocol::Offset;
 
+use super::limits::{MAX_NUMBER, MAX_OFFSET};
+
 /// First offset and number of each life, both ascending. Offsets from one entry's up to the next
 /// one's belong to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,12 +23,15 @@ impl Incarnations {
         }
     }
 
-    /// From a checkpoint; `None` if it is not ascending.
+    /// From a checkpoint; `None` if it is not ascending, or no broker would write it.
     pub fn from_entries(entries: &[(i64, u64)]) -> Option<Self> {
         let ascending = entries
             .windows(2)
             .all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1);
-        let valid = ascending && entries.first().is_some_and(|(_, number)| *number > 0);
+        let in_range = |(start, number): &(i64, u64)| {
+            (0..=MAX_OFFSET).contains(start) && (1..=MAX_NUMBER).contains(number)
+        };
+        let valid = !entries.is_empty() && ascending && entries.iter().all(in_range);
         valid.then(|| {
             let entries = entries.iter();
             let lives = entries.map(|(start, number)| (Offset(*start), *number));
@@ -166,6 +171,9 @@ mod tests {
     fn nonsense_is_refused() {
         assert_eq!(Incarnations::from_entries(&[]), None);
         assert_eq!(Incarnations::from_entries(&[(0, 0)]), None);
+        assert_eq!(Incarnations::from_entries(&[(0, u64::MAX)]), None);
+        assert_eq!(Incarnations::from_entries(&[(-1, 1)]), None);
+        assert_eq!(Incarnations::from_entries(&[(0, 1), (i64::MAX, 2)]), None);
         assert_eq!(Incarnations::from_entries(&[(5, 1), (5, 2)]), None);
         assert_eq!(Incarnations::from_entries(&[(5, 2), (6, 1)]), None);
     }

@@ -5,19 +5,29 @@
 // Benchmarks see the crate from outside.
 #[doc(hidden)]
 pub mod bench;
+mod chunks;
+mod findings;
 mod journal;
+mod places;
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io,
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
 use millstream_protocol::{Offset, TopicPartition};
 
-pub(super) use self::journal::partition_of;
-pub use self::journal::{JournalDamage, Journals};
+use self::places::read_whole;
+pub(super) use self::{
+    chunks::Places,
+    places::{partition_of, read_up_to, segments},
+};
+pub use self::{
+    findings::{Finding, Summary, Verdict},
+    journal::{JournalDamage, Journals},
+    places::partition_dirs,
+};
 pub use super::format::{
     checkpoint::CheckpointV1,
     chunk::{CHUNK_HEADER_SIZE, ChunkHeader, NotAChunk},
@@ -26,150 +36,16 @@ pub use super::format::{
 pub use super::journal::TornFrame;
 use super::{
     format::{
-        names::{self, DELAY_DIR, FileKind},
-        segment::SEGMENT_HEADER_SIZE,
+        names,
+        segment::{NotASegment, SEGMENT_HEADER_SIZE},
     },
     incarnations::Incarnations,
     journal::Tail,
+    limits::MAX_ENVELOPE_SIZE,
     run,
+    slots::{self, NotASlot, Slots},
 };
 use crate::io::BLOCK_SIZE;
-
-/// Something in a partition's directory, in the order of the log.
-#[derive(Debug)]
-pub enum Finding<'a> {
-    /// A checkpoint slot: its sequence and what it says, or why it cannot be read.
-    Checkpoint {
-        /// The file.
-        path: &'a Path,
-        /// What it holds.
-        state: Result<(u64, &'a CheckpointV1), String>,
-    },
-    /// A segment begins.
-    Segment {
-        /// The file.
-        path: &'a Path,
-        /// Its size in bytes.
-        size: u64,
-        /// Its first block, or why that is none.
-        header: Result<SegmentHeader, String>,
-    },
-    /// A chunk of the log.
-    Chunk {
-        /// The file.
-        path: &'a Path,
-        /// Where it begins there.
-        position: u64,
-        /// What it says about itself.
-        header: &'a ChunkHeader,
-        /// Its batches, back to back; those from `until` on were cut.
-        payload: &'a [u8],
-        /// Records from here on are no part of the log any more.
-        until: Offset,
-    },
-    /// Batches that follow the log's segments and are in a journal alone. The next start takes them over.
-    Journaled {
-        /// What the journal says about them.
-        header: &'a ChunkHeader,
-        /// The batches, back to back.
-        payload: &'a [u8],
-        /// Offset after the last one.
-        until: Offset,
-    },
-    /// The log goes no further here, or what follows is no part of it.
-    Stop {
-        /// The file.
-        path: &'a Path,
-        /// Where.
-        position: u64,
-        /// Why.
-        reason: String,
-    },
-}
-
-/// What to think of a log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// All is well.
-    Good,
-    /// The last write was torn; the next start cuts it away, and nothing acknowledged is in it.
-    TornTail {
-        /// Where the log ends.
-        end: Offset,
-    },
-    /// Data that was durable is damaged; the next start makes the partition read-only.
-    Damaged {
-        /// Everything below is good.
-        below: Offset,
-        /// The first bad file.
-        path: PathBuf,
-        /// The first bad place in it.
-        position: u64,
-        /// What is wrong, and how it is known to have been good.
-        reason: String,
-    },
-}
-
-/// A log at a glance.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Summary {
-    /// Whose log it is, as far as any file says.
-    pub id: Option<TopicPartition>,
-    /// First offset that may be read.
-    pub log_start: Offset,
-    /// Offset after the last good record.
-    pub log_end: Offset,
-    /// Segment files.
-    pub segment_count: u64,
-    /// Good chunks.
-    pub chunk_count: u64,
-    /// Batches that are part of the log.
-    pub batch_count: u64,
-    /// Bytes of those.
-    pub batch_bytes: u64,
-    /// Batches among them that a journal alone holds.
-    pub journal_batch_count: u64,
-    /// What to think of it.
-    pub verdict: Verdict,
-}
-
-/// Every log's directory in a data directory, in `topics/`, in a topic's, in a partition's, or this one: those of
-/// partitions, and of their delay logs.
-///
-/// # Errors
-/// The system's.
-pub fn partition_dirs(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    collect(dir, 3, &mut found)?;
-    found.sort();
-    Ok(found)
-}
-
-fn collect(dir: &Path, depth: u32, found: &mut Vec<PathBuf>) -> io::Result<()> {
-    let mut below = Vec::new();
-    let mut is_partition = false;
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        if names::file_kind(&path).is_some() {
-            is_partition = true;
-        } else if path.is_dir() {
-            below.push(path);
-        }
-    }
-    if is_partition {
-        found.push(dir.to_owned());
-    }
-    // A partition's delay log lies within it, also where the partition has no files of its own.
-    let delay = dir.join(DELAY_DIR);
-    for path in below {
-        if path == delay {
-            collect(&path, 0, found)?;
-        } else if !is_partition && depth > 0 {
-            collect(&path, depth - 1, found)?;
-        }
-    }
-    Ok(())
-}
 
 /// Goes through one partition's files, then through what the journals add to them, and shows what is there.
 ///
@@ -192,25 +68,15 @@ pub fn inspect(
     if let (None, Some(first)) = (&walk.checkpoint, bases.first()) {
         walk.start_at(dir, *first)?;
     }
-    walk.check_named(dir, &bases);
+    let mut missing = walk.missing(&bases).into_iter().peekable();
     for base in bases {
+        while let Some(gone) = missing.next_if(|gone| *gone < base) {
+            walk.stop_at_missing(dir, gone);
+        }
         walk.segment(&names::segment_path(dir, base), base)?;
     }
-    if walk.summary.id.is_none() {
-        walk.summary.id = partition_of(dir);
-    }
+    missing.for_each(|gone| walk.stop_at_missing(dir, gone));
     Ok(walk.finish(dir, journals))
-}
-
-pub(super) fn segments(dir: &Path) -> io::Result<Vec<Offset>> {
-    let mut bases = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        if let Some(FileKind::Segment(base)) = names::file_kind(&entry?.path()) {
-            bases.push(base);
-        }
-    }
-    bases.sort_unstable();
-    Ok(bases)
 }
 
 /// The first place where the log does not go on.
@@ -234,33 +100,58 @@ struct Walk<'a> {
     bad: Option<Bad>,
     /// A checkpoint, if there are some and none can be read.
     unreadable: Option<PathBuf>,
+    /// The first file of a format that is not known.
+    newer: Option<NewerFile>,
+}
+
+/// A file of a newer broker, and its format's version.
+type NewerFile = (PathBuf, u16);
+
+/// The checkpoints of a log.
+pub(super) struct ReadSlots {
+    pub slots: Slots,
+    newer: Option<NewerFile>,
+}
+
+/// Reads and shows both slots of a log's checkpoint.
+pub(super) fn read_slots(
+    dir: &Path,
+    id: Option<TopicPartition>,
+    visit: &mut dyn FnMut(&Finding<'_>),
+) -> io::Result<ReadSlots> {
+    let mut read = ReadSlots {
+        slots: Slots::default(),
+        newer: None,
+    };
+    for slot in 0..2 {
+        let path = names::checkpoint_path(dir, slot);
+        let bytes = match read_whole(&path, MAX_ENVELOPE_SIZE) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            bytes => bytes?,
+        };
+        let decoded = slots::decode(&bytes, id);
+        let state = match &decoded {
+            Ok((sequence, checkpoint)) => Ok((*sequence, checkpoint)),
+            Err(error) => Err(error.to_string()),
+        };
+        visit(&Finding::Checkpoint { path: &path, state });
+        if let Err(NotASlot::Version(version)) = decoded {
+            read.newer.get_or_insert((path, version));
+        }
+        read.slots.add(dir, slot, decoded);
+    }
+    Ok(read)
 }
 
 impl<'a> Walk<'a> {
     fn begin(dir: &Path, visit: &'a mut dyn FnMut(&Finding<'_>)) -> io::Result<Self> {
-        let mut newest: Option<(u64, CheckpointV1)> = None;
-        for slot in 0..2 {
-            let path = names::checkpoint_path(dir, slot);
-            let bytes = match fs::read(&path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                bytes => bytes?,
-            };
-            let decoded = CheckpointV1::decode(&bytes);
-            let state = match &decoded {
-                Ok((sequence, checkpoint)) => Ok((*sequence, checkpoint)),
-                Err(error) => Err(error.to_string()),
-            };
-            visit(&Finding::Checkpoint { path: &path, state });
-            let newer = |found: &(u64, _)| newest.as_ref().is_none_or(|last| last.0 < found.0);
-            if let Some(found) = decoded.ok().filter(newer) {
-                newest = Some(found);
-            }
-        }
-        let second = names::checkpoint_path(dir, 1);
-        let unreadable = newest.is_none() && second.exists();
-        let mut walk = Self::new(newest.map(|(_, checkpoint)| checkpoint), visit);
-        // The second slot is begun when the first is durable: no crash spoils both.
-        walk.unreadable = unreadable.then_some(second);
+        let id = partition_of(dir);
+        let read = read_slots(dir, id, visit)?;
+        let lost = read.slots.lost();
+        let mut walk = Self::new(read.slots.newest.map(|(_, checkpoint)| checkpoint), visit);
+        walk.summary.id = id;
+        walk.newer = read.newer;
+        walk.unreadable = lost.then(|| names::checkpoint_path(dir, 1));
         Ok(walk)
     }
 
@@ -286,17 +177,22 @@ impl<'a> Walk<'a> {
             next: None,
             bad: None,
             unreadable: None,
+            newer: None,
         }
     }
 
-    /// A segment that the checkpoint names has no file.
-    fn check_named(&mut self, dir: &Path, bases: &[Offset]) {
+    /// Segments that the checkpoint names and that have no file, ascending.
+    fn missing(&self, bases: &[Offset]) -> Vec<Offset> {
         let named = self.checkpoint.iter().flat_map(|found| &found.rolled);
-        let missing = |base: &Offset| !bases.contains(base);
-        if let Some(base) = named.map(|segment| Offset(segment.base)).find(missing) {
-            let path = names::segment_path(dir, base);
-            self.stop(&path, 0, "the file is missing".to_owned(), true);
-        }
+        let named = named.map(|segment| Offset(segment.base));
+        let mut missing: Vec<_> = named.filter(|base| !bases.contains(base)).collect();
+        missing.sort_unstable();
+        missing
+    }
+
+    fn stop_at_missing(&mut self, dir: &Path, base: Offset) {
+        let path = names::segment_path(dir, base);
+        self.stop(&path, 0, "the file is missing".to_owned(), true);
     }
 
     /// There is no checkpoint: the log begins with its first file, and its life is that of the first chunk.
@@ -320,6 +216,9 @@ impl<'a> Walk<'a> {
         let ours = |header: &SegmentHeader| {
             header.base == base && self.summary.id.is_none_or(|id| id == header.id)
         };
+        if let Err(NotASegment::Version(version)) = decoded {
+            self.newer.get_or_insert((path.to_owned(), version));
+        }
         let header = match decoded {
             Ok(header) if ours(&header) => Ok(header),
             Ok(_) => Err("it belongs to another log".to_owned()),
@@ -350,37 +249,29 @@ impl<'a> Walk<'a> {
     }
 
     fn chunks(&mut self, path: &Path, file: &File) -> io::Result<()> {
-        let mut position = SEGMENT_HEADER_SIZE;
-        loop {
-            let mut bytes = vec![0; BLOCK_SIZE];
-            let read = read_up_to(file, &mut bytes, position)?;
-            if read == 0 {
-                self.stop(path, position, "the file ends".to_owned(), false);
-                return Ok(());
-            }
-            let peeked = ChunkHeader::peek(&bytes[..read]);
-            let mut found = peeked;
-            if let Ok(header) = peeked {
-                bytes.resize(header.disk_size(), 0);
-                let read = read_up_to(file, &mut bytes, position)?;
-                found = ChunkHeader::verified(&bytes[..read]);
-            }
-            let good = match found {
-                Ok(header) => self.chunk(path, position, &header, &bytes),
-                Err(NotAChunk::Blank) => {
-                    self.stop(path, position, NotAChunk::Blank.to_string(), false);
-                    false
+        let mut places = Places::of(file);
+        while let Some(found) = places.read()? {
+            let position = places.position();
+            match found {
+                Ok(header) if self.chunk(path, position, &header, places.bytes()) => {
+                    places.pass(&header);
+                    continue;
                 }
+                Ok(_) => {}
                 Err(error) => {
-                    self.stop(path, position, error.to_string(), true);
-                    false
+                    let blank = error == NotAChunk::Blank;
+                    self.stop(path, position, error.to_string(), !blank);
+                    if error == NotAChunk::Unknown
+                        && let Some(version) = places.newer()?
+                    {
+                        self.newer.get_or_insert((path.to_owned(), version));
+                    }
                 }
-            };
-            position += match (good, found) {
-                (true, Ok(header)) => header.disk_size() as u64,
-                _ => BLOCK_SIZE as u64,
-            };
+            }
+            places.pass_block();
         }
+        self.stop(path, places.position(), "the file ends".to_owned(), false);
+        Ok(())
     }
 
     /// Takes a valid chunk into account; false if it is no part of the log.
@@ -531,6 +422,10 @@ impl<'a> Walk<'a> {
         let proof = bad.as_ref().and_then(|bad| bad.proof.clone());
         let proof = proof.filter(|(flushed, _)| *flushed > end);
         let proof = proof.map(|(_, proof)| proof);
+        if let Some((path, version)) = self.newer {
+            self.summary.verdict = Verdict::NewerFormat { path, version };
+            return self.summary;
+        }
         if let Some(path) = self.unreadable {
             self.summary.verdict = Verdict::Damaged {
                 below: self.summary.log_start,
@@ -562,15 +457,4 @@ impl<'a> Walk<'a> {
         };
         self.summary
     }
-}
-
-pub(super) fn read_up_to(file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-    let mut read = 0;
-    while read < buffer.len() {
-        match file.read_at(&mut buffer[read..], position + read as u64)? {
-            0 => break,
-            count => read += count,
-        }
-    }
-    Ok(read)
 }

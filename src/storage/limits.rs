@@ -72,6 +72,11 @@ pub const MAX_READ_STREAMS: usize = 8;
 pub const SCAN_READ_SIZE: usize = 4 << 20;
 /// Smallest segment size a log accepts, in bytes.
 pub const MIN_SEGMENT_SIZE: u64 = 64 << 10;
+/// Largest offset that is believed of a file: beyond it sums would overflow. A partition that takes a million
+/// records a second gets there in 146,000 years.
+pub const MAX_OFFSET: i64 = 1 << 62;
+/// Largest number of a life, of a checkpoint and of a frame that is believed of a file.
+pub const MAX_NUMBER: u64 = u64::MAX / 2;
 /// Largest checkpoint or index file that is believed, in bytes.
 pub const MAX_ENVELOPE_SIZE: usize = 256 << 20;
 /// A preallocation of this size or more, in bytes, is filled with zeros ahead of the writer.

@@ -41,6 +41,7 @@ mod run;
 mod segments;
 mod shard;
 mod slice;
+mod slots;
 mod spare;
 #[cfg(test)]
 mod test_buffer;

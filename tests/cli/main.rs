@@ -18,6 +18,7 @@ mod partitioners;
 mod pipes;
 mod readme;
 mod repair;
+mod repair_refused;
 mod serve;
 mod spawned;
 mod text;

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::broker::Broker;
 
 /// A broker that was stopped with these lines in a topic of small segments.
-fn stopped(lines: &[String]) -> Option<Broker> {
+pub fn stopped(lines: &[String]) -> Option<Broker> {
     stopped_with(lines, "segment.bytes=64KiB")
 }
 
@@ -26,17 +26,17 @@ fn stopped_with(lines: &[String], segments: &str) -> Option<Broker> {
     Some(broker)
 }
 
-fn lines(count: u32) -> Vec<String> {
+pub fn lines(count: u32) -> Vec<String> {
     (0..count).map(|n| format!("line {n:060}\n")).collect()
 }
 
-fn partition_dir(broker: &Broker) -> PathBuf {
+pub fn partition_dir(broker: &Broker) -> PathBuf {
     let topics = fs::read_dir(broker.data_dir().join("topics")).unwrap();
     let mut dirs = topics.map(|topic| topic.unwrap().path().join("0"));
     dirs.next().expect("one topic")
 }
 
-fn files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+pub fn files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -51,7 +51,7 @@ fn files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     found
 }
 
-fn segments(broker: &Broker) -> Vec<PathBuf> {
+pub fn segments(broker: &Broker) -> Vec<PathBuf> {
     let files = files(&partition_dir(broker)).into_iter();
     let paths = files.map(|(path, _)| path);
     paths
@@ -66,7 +66,7 @@ fn flip(path: &Path, at: usize) {
 }
 
 /// Repairs, after looking, which changes nothing; gives what was said by both.
-fn repaired(broker: &Broker) -> Value {
+pub fn repaired(broker: &Broker) -> Value {
     let data = broker.data_dir().to_str().unwrap().to_owned();
     let before = files(&broker.data_dir());
     let looked = broker.run(&["log", "repair", "--dry-run", "--json", &data]);

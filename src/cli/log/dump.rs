@@ -17,7 +17,7 @@ use millstream_protocol::{
 
 use super::{
     super::{json_record, moment::show_time, output::counted},
-    Stopped,
+    Purpose, Stopped,
 };
 use crate::storage::{
     inspect::{CheckpointV1, Finding, Summary, Verdict, inspect},
@@ -66,7 +66,8 @@ impl DumpArgs {
         let Stopped {
             partitions,
             journals,
-        } = Stopped::open(&self.dir)?;
+            _held,
+        } = Stopped::open(&self.dir, Purpose::Show)?;
         let is_delay = |dir: &Path| log_of_dir(dir).is_some_and(is_delay_log);
         for dir in partitions {
             if self.records && dir != self.dir && is_delay(&dir) {
@@ -325,6 +326,10 @@ impl Printer {
             Verdict::TornTail { end } => writeln!(self.out, "a torn tail at offset {end}")?,
             Verdict::Damaged { below, reason, .. } => {
                 writeln!(self.out, "damaged at offset {below}: {reason}")?;
+            }
+            Verdict::NewerFormat { path, version } => {
+                let path = path.display();
+                writeln!(self.out, "format version {version} of {path} is not known")?;
             }
         }
         Ok(())

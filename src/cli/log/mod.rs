@@ -2,6 +2,7 @@
 
 use std::{
     fs::{File, TryLockError},
+    io,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -9,7 +10,10 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
 
-use crate::storage::inspect::{Journals, partition_dirs};
+use crate::{
+    control::check_format,
+    storage::inspect::{Journals, partition_dirs},
+};
 
 mod dump;
 mod repair;
@@ -50,78 +54,98 @@ impl LogArgs {
     }
 }
 
+/// What a command is about to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// Say what is there, whatever it is.
+    Show,
+    /// Judge it.
+    Judge,
+    /// Change it.
+    Change,
+}
+
 /// What there is to look at.
 struct Stopped {
     /// The directories of partitions, sorted. Of some there may be nothing but what the journals hold.
     partitions: Vec<PathBuf>,
     journals: Journals,
+    /// Keeps brokers away, and who would change what is being looked at.
+    _held: Vec<File>,
 }
 
 impl Stopped {
     /// The partitions below a directory: a data directory, a topic's, or a partition's own; and the journals
     /// of its data directory.
-    fn open(dir: &Path) -> Result<Self> {
+    fn open(dir: &Path, purpose: Purpose) -> Result<Self> {
         ensure!(
             !dir.is_file(),
             "{} is a file: give the directory of its partition, or the data directory",
             dir.display()
         );
-        check_stopped(dir)?;
         let cannot_read = || format!("cannot read {}", dir.display());
-        let mut partitions = partition_dirs(dir).with_context(cannot_read)?;
         let whole = dir.canonicalize().with_context(cannot_read)?;
+        let held = whole.ancestors().take(DEPTH);
+        let held = held.filter_map(|above| hold(above, purpose).transpose());
+        let held = held.collect::<Result<_>>()?;
         let mut above = whole.ancestors().take(DEPTH);
         let data_dir = above.find(|dir| dir.join("FORMAT").exists());
+        if let Some(Err(error)) = data_dir.map(check_format) {
+            ensure!(purpose == Purpose::Show, error);
+            eprintln!("warning: {error}");
+        }
+        let mut partitions = partition_dirs(dir).with_context(cannot_read)?;
         ensure!(
             !partitions.is_empty() || data_dir == Some(whole.as_path()),
             "{} is no data directory, and no topic's or partition's directory in one",
             dir.display()
         );
-        let Some(data_dir) = data_dir else {
-            // Copied from elsewhere: there is no journal to look at.
-            let journals = Journals::default();
-            return Ok(Self {
-                partitions,
-                journals,
-            });
-        };
-        let journals = Journals::read(data_dir);
-        let journals = journals.context("cannot read the journals")?;
-        let journaled = journals.partition_dirs(data_dir);
-        let below = journaled
-            .iter()
-            .filter_map(|path| path.strip_prefix(&whole).ok());
-        // The directory of a partition itself is below itself, by an empty path.
-        let below = below.filter(|path| !path.as_os_str().is_empty());
-        partitions.extend(below.map(|path| dir.join(path)));
-        partitions.sort();
-        partitions.dedup();
+        let mut journals = Journals::default();
+        // What was copied from elsewhere has no journal to look at.
+        if let Some(data_dir) = data_dir {
+            journals = Journals::read(data_dir).context("cannot read the journals")?;
+            let journaled = journals.partition_dirs(data_dir);
+            let below = journaled
+                .iter()
+                .filter_map(|path| path.strip_prefix(&whole).ok());
+            // The directory of a partition itself is below itself, by an empty path.
+            let below = below.filter(|path| !path.as_os_str().is_empty());
+            partitions.extend(below.map(|path| dir.join(path)));
+            partitions.sort();
+            partitions.dedup();
+        }
         Ok(Self {
             partitions,
             journals,
+            _held: held,
         })
     }
 }
 
-/// Refuses files that change while they are read. The data directory is `dir` or above it.
-fn check_stopped(dir: &Path) -> Result<()> {
-    let dir = dir
-        .canonicalize()
-        .with_context(|| format!("cannot read {}", dir.display()))?;
-    for above in dir.ancestors().take(DEPTH) {
-        let Ok(lock) = File::open(above.join("LOCK")) else {
-            continue;
-        };
-        match lock.try_lock_shared() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => bail!(
-                "{} is in use by a broker: stop it first, its files change while they are read",
-                above.display()
-            ),
-            Err(TryLockError::Error(error)) => {
-                return Err(error).with_context(|| format!("cannot lock {}", above.display()));
-            }
+/// Files must not change while they are read: takes the lock of a data directory, if this is one.
+fn hold(dir: &Path, purpose: Purpose) -> Result<Option<File>> {
+    let path = dir.join("LOCK");
+    let makes = purpose == Purpose::Change && dir.join("FORMAT").exists();
+    let opened = match makes {
+        true => File::options().append(true).create(true).open(&path),
+        false => File::open(&path),
+    };
+    let lock = match opened {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.with_context(|| format!("cannot open {}", path.display()))?,
+    };
+    let taken = match purpose {
+        Purpose::Change => lock.try_lock(),
+        Purpose::Show | Purpose::Judge => lock.try_lock_shared(),
+    };
+    match taken {
+        Ok(()) => Ok(Some(lock)),
+        Err(TryLockError::WouldBlock) => bail!(
+            "{} is in use by a broker, or by another command of this kind: stop it first",
+            dir.display()
+        ),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", dir.display()))
         }
     }
-    Ok(())
 }

@@ -1,17 +1,13 @@
 //! `millstream log repair DIR`.
 
-use std::{
-    fs::{File, TryLockError},
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use millstream_protocol::Offset;
 use serde::Serialize;
 
-use super::{super::output, Stopped};
+use super::{super::output, Purpose, Stopped};
 use crate::storage::{
     is_delay_log, partition_of_log,
     repair::{LogRepair, Repair},
@@ -151,13 +147,19 @@ impl RepairArgs {
             "{} is no data directory: there is no FORMAT file in it",
             self.dir.display()
         );
+        let purpose = if self.yes {
+            Purpose::Change
+        } else {
+            Purpose::Judge
+        };
         let Stopped {
             partitions,
             journals,
-        } = Stopped::open(&self.dir)?;
-        let _held = lock(&self.dir)?;
-        let repair = Repair::plan(&self.dir, &partitions, &journals)
-            .with_context(|| format!("cannot read {}", self.dir.display()))?;
+            _held,
+        } = Stopped::open(&self.dir, purpose)?;
+        let repair = Repair::plan(&self.dir, &partitions, &journals).with_context(|| {
+            format!("cannot repair {}, nothing was changed", self.dir.display())
+        })?;
         let does = self.yes && !repair.is_empty();
         if does {
             let now = jiff::Timestamp::now().as_millisecond();
@@ -193,23 +195,5 @@ impl RepairArgs {
             (false, true) => "repaired",
             (false, false) => "nothing was changed",
         })
-    }
-}
-
-/// Keeps brokers, and other repairs, away.
-fn lock(dir: &Path) -> Result<File> {
-    let path = dir.join("LOCK");
-    let mut options = File::options();
-    let file = options.read(true).write(true).create(true).truncate(false);
-    let file = file.open(&path);
-    let file = file.with_context(|| format!("cannot open {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            bail!("{} is in use by a broker: stop it first", dir.display())
-        }
-        Err(TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("cannot lock {}", path.display()))
-        }
     }
 }

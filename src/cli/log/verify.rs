@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{
     super::output::{self, show_size},
-    Stopped,
+    Purpose, Stopped,
 };
 use crate::storage::{
     inspect::{JournalDamage, Summary, TornFrame, Verdict, inspect},
@@ -60,7 +60,7 @@ struct Verified {
     /// Those that a journal alone holds.
     journal_batches: u64,
     bytes: u64,
-    /// `good`, `torn tail` or `damaged`.
+    /// `good`, `torn tail`, `damaged` or `newer format`.
     verdict: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     damage: Option<Damaged>,
@@ -105,6 +105,17 @@ impl Verified {
                     reason,
                 };
                 ("damaged", Some(damage))
+            }
+            Verdict::NewerFormat { path, version } => {
+                let damage = Damaged {
+                    below: summary.log_start.0,
+                    path,
+                    position: 0,
+                    reason: format!(
+                        "format version {version} is not known: a newer version of millstream wrote it"
+                    ),
+                };
+                ("newer format", Some(damage))
             }
         };
         Self {
@@ -221,7 +232,8 @@ impl VerifyArgs {
         let Stopped {
             partitions,
             journals,
-        } = Stopped::open(&self.dir)?;
+            _held,
+        } = Stopped::open(&self.dir, Purpose::Judge)?;
         for dir in partitions {
             let summary = inspect(&dir, &journals, &mut |_| {})
                 .with_context(|| format!("cannot read {}", dir.display()))?;

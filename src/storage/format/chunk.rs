@@ -4,7 +4,10 @@ use millstream_protocol::{LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPar
 use uuid::Uuid;
 
 use super::{crc32c, field};
-use crate::{io::align_up, storage::limits::MAX_PAYLOAD_SIZE};
+use crate::{
+    io::align_up,
+    storage::limits::{MAX_NUMBER, MAX_OFFSET, MAX_PAYLOAD_SIZE},
+};
 
 /// Size of a chunk header in bytes; the payload follows at once.
 pub const CHUNK_HEADER_SIZE: usize = 96;
@@ -190,12 +193,38 @@ impl ChunkHeader {
         }
     }
 
+    /// The version of a chunk that a newer broker wrote: its checksum holds, and its version or its flags are not
+    /// known. A known version with one wrong bit is damage.
+    ///
+    /// # Errors
+    /// [`NotAChunk`]; `Incomplete` says how many bytes it takes.
+    pub fn newer_version(bytes: &[u8]) -> Result<u16, NotAChunk> {
+        let Err(NotAChunk::Unknown) = Self::peek(bytes) else {
+            return Err(NotAChunk::Magic);
+        };
+        let version = u16::from_le_bytes(field(bytes, 4));
+        let flags = u32::from_le_bytes(field(bytes, 92));
+        let size = u32::from_le_bytes(field(bytes, 12)) as usize;
+        if size > MAX_PAYLOAD_SIZE || flags == 0 && (version ^ CHUNK_VERSION).count_ones() < 2 {
+            return Err(NotAChunk::Header);
+        }
+        let needed = CHUNK_HEADER_SIZE + size;
+        let chunk = bytes
+            .get(..needed)
+            .ok_or(NotAChunk::Incomplete { needed })?;
+        match crc32c(&chunk[CRC_COVERS_FROM..]) == u32::from_le_bytes(field(chunk, CRC_AT)) {
+            true => Ok(version),
+            false => Err(NotAChunk::Checksum),
+        }
+    }
+
     fn is_consistent(&self) -> bool {
         let empty = self.payload_size == 0;
         self.payload_size as usize <= MAX_PAYLOAD_SIZE
             && self.base.0 >= 0
+            && self.next.0 <= MAX_OFFSET
             && self.flushed.0 >= 0
-            && self.incarnation > 0
+            && (1..=MAX_NUMBER).contains(&self.incarnation)
             && empty == (self.batch_count == 0)
             && empty == (self.base == self.next)
             && self.base <= self.next
@@ -255,6 +284,32 @@ mod tests {
             bad[bit / 8] ^= 1 << (bit % 8);
             assert!(ChunkHeader::verified(&bad).is_err(), "bit {bit}");
         }
+    }
+
+    #[test]
+    fn a_chunk_of_a_newer_broker_is_not_taken_for_damage() {
+        let good = chunk(b"hello");
+        assert_eq!(ChunkHeader::newer_version(&good), Err(NotAChunk::Magic));
+        let mut newer = good.clone();
+        newer[4] = 2;
+        assert_eq!(ChunkHeader::newer_version(&newer), Ok(2));
+        assert_eq!(
+            ChunkHeader::newer_version(&newer[..100]),
+            Err(NotAChunk::Incomplete { needed: 101 })
+        );
+        newer[20] ^= 1;
+        assert_eq!(ChunkHeader::newer_version(&newer), Err(NotAChunk::Checksum));
+        for bit in 0..16 {
+            let mut damaged = good.clone();
+            damaged[4 + bit / 8] ^= 1 << (bit % 8);
+            let found = ChunkHeader::newer_version(&damaged);
+            assert_eq!(found, Err(NotAChunk::Header), "bit {bit}");
+        }
+        let mut flags = good;
+        flags[92] = 1;
+        let crc = crc32c(&flags[CRC_COVERS_FROM..CHUNK_HEADER_SIZE + 5]);
+        flags[CRC_AT..CRC_COVERS_FROM].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(ChunkHeader::newer_version(&flags), Ok(1));
     }
 
     #[test]

@@ -9,7 +9,10 @@ use super::{
     chunk::{CHUNK_HEADER_SIZE, ChunkHeader},
     crc32c, field,
 };
-use crate::io::{BLOCK_SIZE, align_up};
+use crate::{
+    io::{BLOCK_SIZE, align_up},
+    storage::limits::MAX_NUMBER,
+};
 
 /// Size of a file's header: frames begin here.
 pub const JOURNAL_HEADER_SIZE: u64 = BLOCK_SIZE as u64;
@@ -144,6 +147,7 @@ impl FrameHeader {
 
     fn is_consistent(&self) -> bool {
         self.size as usize >= FRAME_HEADER_SIZE
+            && self.sequence <= MAX_NUMBER
             && self.flushed < self.sequence
             && self.oldest <= self.sequence
     }

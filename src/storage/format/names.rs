@@ -25,6 +25,34 @@ pub fn journal_path(data_dir: &Path, journal: uuid::Uuid, number: u32) -> PathBu
     journal_dir(data_dir).join(name)
 }
 
+/// Says that a journal is being removed: nothing in it is needed any more.
+#[must_use]
+pub fn removal_path(data_dir: &Path, journal: uuid::Uuid) -> PathBuf {
+    journal_dir(data_dir).join(format!("{}.removed", journal.simple()))
+}
+
+/// What a file in the directory of journals is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JournalFileKind {
+    /// A file of a journal's ring.
+    Ring(uuid::Uuid),
+    /// The mark of its removal.
+    Removal(uuid::Uuid),
+}
+
+/// Tells by its name what a file is; `None` for what no journal put there.
+#[must_use]
+pub fn journal_file_kind(path: &Path) -> Option<JournalFileKind> {
+    let (stem, extension) = path.file_name()?.to_str()?.rsplit_once('.')?;
+    let (journal, number) = stem.split_once('-').unwrap_or((stem, ""));
+    let journal = uuid::Uuid::try_parse(journal).ok()?;
+    match extension {
+        "journal" if number.parse::<u32>().is_ok() => Some(JournalFileKind::Ring(journal)),
+        "removed" if number.is_empty() => Some(JournalFileKind::Removal(journal)),
+        _ => None,
+    }
+}
+
 /// The directory of a partition's delay log, within the partition's.
 pub const DELAY_DIR: &str = "delay";
 
@@ -157,6 +185,24 @@ pub fn file_kind(path: &Path) -> Option<FileKind> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_tell_whose_journal_a_file_is_of() {
+        let (dir, journal) = (Path::new("d"), uuid::Uuid::from_u128(7));
+        let ring = journal_path(dir, journal, 12);
+        assert_eq!(
+            journal_file_kind(&ring),
+            Some(JournalFileKind::Ring(journal))
+        );
+        assert_eq!(
+            journal_file_kind(&removal_path(dir, journal)),
+            Some(JournalFileKind::Removal(journal))
+        );
+        let aside = format!("{}.damaged", ring.display());
+        for other in [aside.as_str(), "d/x.journal", "d/.journal", "d/x"] {
+            assert_eq!(journal_file_kind(Path::new(other)), None, "{other}");
+        }
+    }
 
     #[test]
     fn names_tell_what_a_file_is() {

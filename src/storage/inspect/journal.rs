@@ -2,24 +2,17 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
     path::{Path, PathBuf},
 };
 
 use millstream_protocol::{Offset, TopicPartition};
 use uuid::Uuid;
 
-use crate::{
-    io::BLOCK_SIZE,
-    storage::{
-        format::{
-            chunk::ChunkHeader,
-            journal::{NotAJournal, decode_file_header},
-            names,
-        },
-        incarnations::Incarnations,
-        journal::{Gap, Replay, SpoiledEntry, Tail, TornFrame},
-    },
+use crate::storage::{
+    LogError,
+    format::{chunk::ChunkHeader, names},
+    incarnations::Incarnations,
+    journal::{Gap, Replay, SpoiledEntry, Tail, TornFrame},
 };
 
 /// The journals in a data directory, read and checked.
@@ -46,24 +39,8 @@ impl Journals {
     ///
     /// # Errors
     /// The system's, and a format of a newer broker.
-    pub fn read(data_dir: &Path) -> io::Result<Self> {
-        let entries = match fs::read_dir(names::journal_dir(data_dir)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            entries => entries?,
-        };
-        let mut files = Vec::new();
-        for entry in entries {
-            let path = entry?.path();
-            let bytes = fs::read(&path)?;
-            let block = bytes.get(..BLOCK_SIZE).unwrap_or_default();
-            if let Err(error @ NotAJournal::Version(_)) = decode_file_header(block) {
-                let error = format!("{}: {error}", path.display());
-                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
-            }
-            files.push((path, bytes));
-        }
-        files.sort();
-        let (replay, gaps) = Replay::of_files(files);
+    pub fn read(data_dir: &Path) -> Result<Self, LogError> {
+        let (replay, gaps) = Replay::look(data_dir)?;
         Ok(Self { replay, gaps })
     }
 
@@ -133,9 +110,4 @@ impl Journals {
     pub(super) fn tail(&self, id: TopicPartition, end: Offset, lives: &Incarnations) -> Tail {
         self.replay.tail(id, end, lives)
     }
-}
-
-/// Whose directory it is, by its name.
-pub(in crate::storage) fn partition_of(dir: &Path) -> Option<TopicPartition> {
-    names::log_of_dir(dir)
 }

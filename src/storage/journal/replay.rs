@@ -18,20 +18,19 @@ use millstream_protocol::{Offset, TopicPartition};
 use uuid::Uuid;
 
 use super::{
-    frames::{FoundFile, FoundFrame, parse_file},
+    files::{Removed, remove_journal},
+    frames::{FoundFile, FoundFrame},
     torn::{DoubtfulFrames, TornFrame},
 };
 use crate::{
-    io::{BLOCK_SIZE, Buffer, DiskFile, Io, OpenMode},
+    io::Io,
     storage::{
         LogError,
         format::{
             chunk::{CHUNK_HEADER_SIZE, ChunkHeader},
-            journal::{JOURNAL_HEADER_SIZE, NotAJournal, decode_file_header},
-            names,
+            journal::JOURNAL_HEADER_SIZE,
         },
         incarnations::Incarnations,
-        limits::SCAN_READ_SIZE,
         run,
     },
 };
@@ -122,64 +121,20 @@ pub(in crate::storage) struct Gap {
 }
 
 impl Replay {
-    /// Reads every journal in a data directory.
-    ///
-    /// # Errors
-    /// The disk's, a newer format, or a damaged frame that is known to have been durable.
-    pub async fn read<I: Io>(io: &I, data_dir: &Path) -> Result<Arc<Self>, LogError> {
-        let dir = names::journal_dir(data_dir);
-        let paths = match io.read_dir(&dir).await {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Arc::default()),
-            paths => paths.map_err(failed("listing", &dir))?,
-        };
-        let mut journals: BTreeMap<Uuid, Vec<FoundFile>> = BTreeMap::new();
+    /// What the files of journals hold, and the frames that they had durably and that are missing: that does not
+    /// keep the rest from being looked at. Nothing in a journal is needed whose removal was begun.
+    pub(super) fn of(removed: Removed, files: Vec<(Uuid, FoundFile)>) -> (Self, Vec<Gap>) {
         let mut replay = Self::default();
-        let removed = paths.iter().filter_map(|path| journal_of(path, ".removed"));
-        let removed: BTreeSet<Uuid> = removed.collect();
-        for journal in &removed {
-            // Its removal was begun, so nothing in it is needed: it only has to be ended.
-            let theirs = |path: &&PathBuf| journal_of(path, ".journal") == Some(*journal);
-            let theirs = JournalFiles {
-                files: paths.iter().filter(theirs).cloned().collect(),
-                logs: BTreeSet::new(),
-            };
-            replay.journals.insert(*journal, theirs);
+        for (journal, files) in removed {
+            let logs = BTreeSet::new();
+            replay
+                .journals
+                .insert(journal, JournalFiles { files, logs });
         }
-        for path in paths {
-            let journal = journal_of(&path, ".journal");
-            if let Some(journal) = journal.filter(|journal| !removed.contains(journal)) {
-                let file = read_file(io, path, journal).await?;
-                journals.entry(journal).or_default().push(file);
-            }
-        }
-        let mut gaps = Vec::new();
-        for (journal, files) in journals {
-            gaps.extend(replay.add_journal(journal, files));
-        }
-        if let Some(gap) = gaps.into_iter().next() {
-            return Err(gap.refusal(data_dir));
-        }
-        replay.sort();
-        Ok(Arc::new(replay))
-    }
-
-    /// The same from files that were read by other means; what is missing does not keep the rest from being
-    /// looked at.
-    pub(in crate::storage) fn of_files(files: Vec<(PathBuf, Vec<u8>)>) -> (Self, Vec<Gap>) {
-        let removed = files
-            .iter()
-            .filter_map(|(path, _)| journal_of(path, ".removed"));
-        let removed: BTreeSet<Uuid> = removed.collect();
         let mut journals: BTreeMap<Uuid, Vec<FoundFile>> = BTreeMap::new();
-        for (path, bytes) in files {
-            let journal = journal_of(&path, ".journal");
-            if let Some(journal) = journal.filter(|journal| !removed.contains(journal)) {
-                let frames = bytes.get(BLOCK_SIZE..).unwrap_or_default();
-                let file = parse_file(path, journal, frames);
-                journals.entry(journal).or_default().push(file);
-            }
+        for (journal, file) in files {
+            journals.entry(journal).or_default().push(file);
         }
-        let mut replay = Self::default();
         let mut gaps = Vec::new();
         for (journal, files) in journals {
             gaps.extend(replay.add_journal(journal, files));
@@ -449,7 +404,7 @@ impl Tail {
 
 impl Gap {
     /// Why no broker starts with it.
-    fn refusal(self, data_dir: &Path) -> LogError {
+    pub(super) fn refusal(self, data_dir: &Path) -> LogError {
         let error = format!(
             "{self}, and nobody can tell whose they are. 'millstream log repair --dry-run {}' says what is \
              known; restoring the journal's files loses nothing. Do not move them away: the offsets of what is lost would \
@@ -476,80 +431,5 @@ impl fmt::Display for Gap {
             f,
             " damaged or missing, but a later frame says that it was durable: acknowledged records are lost"
         )
-    }
-}
-
-/// The journal that a file belongs to by its name.
-fn journal_of(path: &Path, suffix: &str) -> Option<Uuid> {
-    let stem = path.file_name()?.to_str()?.strip_suffix(suffix)?;
-    Uuid::try_parse(stem.split('-').next()?).ok()
-}
-
-async fn read_file<I: Io>(io: &I, path: PathBuf, journal: Uuid) -> Result<FoundFile, LogError> {
-    let file = io.open(&path, OpenMode::Write).await;
-    let file = file.map_err(failed("opening", &path))?;
-    // The last process may have died between a write and its flush: what is believed now must not be gone
-    // after a power cut.
-    file.sync_data().await.map_err(failed("flushing", &path))?;
-    let block = file.read_at(0, BLOCK_SIZE).await;
-    let block = block.map_err(failed("reading", &path))?;
-    let version = match decode_file_header(block.bytes()) {
-        Err(NotAJournal::Version(version)) => Some(version),
-        Err(NotAJournal::Damaged) | Ok(_) => None,
-    };
-    let mut bytes = Vec::new();
-    loop {
-        let position = JOURNAL_HEADER_SIZE + bytes.len() as u64;
-        let read = file.read_at(position, SCAN_READ_SIZE).await;
-        let read = read.map_err(failed("reading", &path))?;
-        if read.bytes().is_empty() {
-            break;
-        }
-        bytes.extend_from_slice(read.bytes());
-        io.yield_if_needed().await;
-    }
-    let found = parse_file(path, journal, &bytes);
-    match version {
-        // With frames that can be read, the version is what is damaged.
-        Some(version) if found.frames.is_empty() => Err(LogError::NewerFormat {
-            path: found.path,
-            version,
-        }),
-        _ => Ok(found),
-    }
-}
-
-/// Removes a journal. A mark that says so comes first, durably, and goes last: a journal of which some
-/// files are missing looks like one that lost them.
-pub(super) async fn remove_journal<I: Io>(
-    io: &I,
-    data_dir: &Path,
-    journal: Uuid,
-    files: Vec<PathBuf>,
-) -> io::Result<()> {
-    let dir = names::journal_dir(data_dir);
-    let mark = dir.join(format!("{}.removed", journal.simple()));
-    match io.open(&mark, OpenMode::CreateNew).await {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        made => made?.close().await?,
-    }
-    io.sync_dir(&dir).await?;
-    for path in files {
-        match io.remove_file(&path).await {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            removed => removed?,
-        }
-    }
-    io.sync_dir(&dir).await?;
-    io.remove_file(&mark).await?;
-    io.sync_dir(&dir).await
-}
-
-fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LogError {
-    let path = path.to_owned();
-    move |error| LogError::Io {
-        operation,
-        path,
-        error: Arc::new(error),
     }
 }

@@ -334,6 +334,6 @@ impl<I: Io> Journal<I> {
             return Ok(());
         }
         let paths = files.into_iter().map(|file| file.path).collect();
-        super::replay::remove_journal(&self.io, &self.config.data_dir, self.id, paths).await
+        super::files::remove_journal(&self.io, &self.config.data_dir, self.id, paths).await
     }
 }

@@ -13,12 +13,12 @@ use crate::{
         checkpoints::NO_CHECKPOINT,
         format::{
             checkpoint::{CheckpointV1, PositionV1},
-            envelope::NotAnEnvelope,
             names::{self, FileKind},
             segment::SEGMENT_HEADER_SIZE,
         },
         incarnations::Incarnations,
         segments::{Index, Segment, Segments},
+        slots::{self, NotASlot, Slots},
         whole_file,
     },
 };
@@ -114,46 +114,28 @@ impl Start {
 
 impl<I: Io> Recovery<'_, I> {
     pub(super) async fn start(&self, listing: &Listing) -> Result<Start, LogError> {
-        let mut newest: Option<(u64, CheckpointV1)> = None;
-        for slot in 0..2 {
-            if listing.slots[slot]
-                && let Some(found) = self.read_slot(slot).await?
-                && newest
-                    .as_ref()
-                    .is_none_or(|(sequence, _)| *sequence < found.0)
-            {
-                newest = Some(found);
+        let mut slots = Slots::default();
+        for slot in (0..2).filter(|slot| listing.slots[*slot]) {
+            let path = names::checkpoint_path(self.dir, slot);
+            let bytes = whole_file::read(self.io, &path).await;
+            let bytes = bytes.map_err(failed("reading", &path))?;
+            let found = slots::decode(&bytes, Some(self.id));
+            if let Err(NotASlot::Version(version)) = found {
+                return Err(LogError::NewerFormat { path, version });
             }
+            slots.add(self.dir, slot, found);
         }
         let first = listing.segments.first().copied().unwrap_or_default();
-        match newest {
+        let lost = slots.lost();
+        match slots.newest {
             Some((sequence, checkpoint)) => self.restore(sequence, checkpoint).await,
-            None if listing.slots[1] => {
-                // The second slot is begun when the first is durable: no crash spoils both.
+            None if lost => {
                 let mut start = Start::origin(first, self.storage.config.first_life);
                 let path = names::checkpoint_path(self.dir, 1);
                 start.damage = Some(damage(first, &path, "neither checkpoint can be read"));
                 Ok(start)
             }
             None => Ok(Start::origin(first, self.storage.config.first_life)),
-        }
-    }
-
-    /// A valid slot of this partition, or nothing.
-    async fn read_slot(&self, slot: usize) -> Result<Option<(u64, CheckpointV1)>, LogError> {
-        let path = names::checkpoint_path(self.dir, slot);
-        let bytes = whole_file::read(self.io, &path).await;
-        let bytes = bytes.map_err(failed("reading", &path))?;
-        match CheckpointV1::decode(&bytes) {
-            Ok((sequence, checkpoint)) => {
-                let ours = checkpoint.topic == *self.id.topic.0.as_bytes()
-                    && checkpoint.partition == self.id.partition.0
-                    && sequence > NO_CHECKPOINT
-                    && Incarnations::from_entries(&checkpoint.incarnations).is_some();
-                Ok(ours.then_some((sequence, checkpoint)))
-            }
-            Err(NotAnEnvelope::Damaged) => Ok(None),
-            Err(NotAnEnvelope::Version(version)) => Err(LogError::NewerFormat { path, version }),
         }
     }
 

@@ -21,15 +21,52 @@ use std::{
 use millstream_protocol::{Offset, TopicPartition};
 use uuid::Uuid;
 
-use self::chain::Chain;
+use self::{chain::Chain, survey::Survey};
 use super::{
     format::names,
     incarnations::Incarnations,
     inspect::{Journals, Verdict, inspect, partition_of},
+    limits::{MAX_NUMBER, MAX_OFFSET},
 };
 
 /// Offsets left out of every log that may have had a record in a frame nobody can read: more than any frame holds.
 pub const SKIPPED: i64 = i32::MAX as i64;
+
+/// Offsets of a log that a repair leaves empty at most; no disk loses more of one.
+const MAX_LOST: i64 = 1 << 40;
+
+/// Why nothing is repaired. Nothing was changed, unless it is the system's.
+#[derive(Debug, thiserror::Error)]
+pub enum RepairError {
+    /// The system's.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// A newer broker's files are not touched.
+    #[error(
+        "format version {version} of {path} is not known: a newer version of millstream wrote it, and is the one to \
+         repair with. If none ever ran on these files, it is this field that is damaged: restore the file, or move it \
+         away to give it up"
+    )]
+    NewerFormat {
+        /// The file.
+        path: PathBuf,
+        /// Version of its format.
+        version: u16,
+    },
+    /// A checksum holds over what cannot be so.
+    #[error(
+        "the log in {dir} cannot go up to offset {end} as its files say, {missing} offsets beyond what can be read: \
+         they were not written so. Restore them, or move them away to give them up"
+    )]
+    Absurd {
+        /// Its directory.
+        dir: PathBuf,
+        /// Where it would end.
+        end: Offset,
+        /// How many of its offsets nothing can be read of.
+        missing: i64,
+    },
+}
 
 /// What is to be done.
 #[derive(Debug)]
@@ -72,8 +109,12 @@ impl Repair {
     /// Finds out what is damaged below a data directory, and what of it can be saved. Changes nothing.
     ///
     /// # Errors
-    /// The system's.
-    pub fn plan(data_dir: &Path, partitions: &[PathBuf], journals: &Journals) -> io::Result<Self> {
+    /// [`RepairError`].
+    pub fn plan(
+        data_dir: &Path,
+        partitions: &[PathBuf],
+        journals: &Journals,
+    ) -> Result<Self, RepairError> {
         let refused = journals.refused();
         let mut logs = Vec::new();
         for dir in partitions {
@@ -117,7 +158,7 @@ impl Repair {
                 write::keep_aside(path)?;
             }
             write::sync_dir(&dir)?;
-            write::remove_journal(&dir, *journal, files)?;
+            write::remove_journal(&self.data_dir, *journal, files)?;
         }
         if dir.exists() {
             write::sync_dir(&dir)?;
@@ -126,7 +167,7 @@ impl Repair {
     }
 }
 
-fn plan_log(dir: &Path, journals: &Journals, skip: bool) -> io::Result<Option<LogRepair>> {
+fn plan_log(dir: &Path, journals: &Journals, skip: bool) -> Result<Option<LogRepair>, RepairError> {
     let Some(id) = partition_of(dir) else {
         return Ok(None);
     };
@@ -138,12 +179,16 @@ fn plan_log(dir: &Path, journals: &Journals, skip: bool) -> io::Result<Option<Lo
             ..
         } => Some(format!("at {position} of {}: {reason}", path.display())),
         Verdict::Good | Verdict::TornTail { .. } => None,
+        Verdict::NewerFormat { path, version } => {
+            return Err(RepairError::NewerFormat { path, version });
+        }
     };
     if reason.is_none() && !skip {
         return Ok(None);
     }
-    let survey = survey::Survey::read(dir, id, journals)?;
+    let survey = Survey::read(dir, id, journals)?;
     let chain = Chain::build(&survey, skip);
+    check(&survey, &chain)?;
     let log_start = survey.log_start;
     // What is gone below the log's start is missed by nobody.
     let lost = chain.lost.iter().filter(|(_, next)| *next > log_start);
@@ -163,4 +208,19 @@ fn plan_log(dir: &Path, journals: &Journals, skip: bool) -> io::Result<Option<Lo
         lives: survey.lives,
         sequence: survey.sequence,
     }))
+}
+
+/// Refuses what only somebody who forges checksums can have written.
+fn check(survey: &Survey, chain: &Chain) -> Result<(), RepairError> {
+    let missing = chain.lost.iter().map(|(first, next)| next.0 - first.0);
+    let missing = missing.fold(0_i64, i64::saturating_add);
+    let counts_on = survey.sequence < MAX_NUMBER - 2 && survey.lives.current() < MAX_NUMBER;
+    if missing > MAX_LOST || chain.end.0 > MAX_OFFSET || !counts_on {
+        return Err(RepairError::Absurd {
+            dir: survey.dir.clone(),
+            end: chain.end,
+            missing,
+        });
+    }
+    Ok(())
 }

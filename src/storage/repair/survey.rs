@@ -3,26 +3,25 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs::File,
     io,
     path::{Path, PathBuf},
 };
 
 use millstream_protocol::{Offset, TopicPartition};
 
-use super::chain::Chain;
+use super::{RepairError, chain::Chain};
 use crate::{
     io::BLOCK_SIZE,
     storage::{
         checkpoints::NO_CHECKPOINT,
         format::{
-            checkpoint::CheckpointV1,
             chunk::{CHUNK_HEADER_SIZE, ChunkHeader, NotAChunk},
             names,
             segment::{SEGMENT_HEADER_SIZE, SegmentHeader},
         },
         incarnations::Incarnations,
-        inspect::{Journals, read_up_to, segments},
+        inspect::{Journals, Places, read_slots, read_up_to, segments},
         run,
     },
 };
@@ -74,16 +73,15 @@ pub(super) enum Source {
 }
 
 impl Survey {
-    pub fn read(dir: &Path, id: TopicPartition, journals: &Journals) -> io::Result<Self> {
+    pub fn read(dir: &Path, id: TopicPartition, journals: &Journals) -> Result<Self, RepairError> {
         let bases = if dir.exists() {
             segments(dir)?
         } else {
             Vec::new()
         };
-        let mut bad_slots = Vec::new();
-        let newest = newest_checkpoint(dir, &mut bad_slots)?;
-        let sequence = newest.as_ref().map_or(NO_CHECKPOINT, |found| found.0);
-        let checkpoint = newest.map(|(_, checkpoint)| checkpoint);
+        let slots = read_slots(dir, Some(id), &mut |_| {})?.slots;
+        let sequence = slots.newest.as_ref().map_or(NO_CHECKPOINT, |found| found.0);
+        let checkpoint = slots.newest.map(|(_, checkpoint)| checkpoint);
         let mut chunks = Vec::new();
         for base in &bases {
             let (good, dirty) = good_chunks(&names::segment_path(dir, *base), id)?;
@@ -117,7 +115,7 @@ impl Survey {
             sequence,
             segments: BTreeMap::new(),
             pieces: BTreeMap::new(),
-            bad_slots,
+            bad_slots: slots.bad,
         };
         if let Some(found) = &checkpoint {
             survey.knows(Offset(found.flushed.max(found.position.next)));
@@ -210,28 +208,6 @@ impl Survey {
     }
 }
 
-fn newest_checkpoint(
-    dir: &Path,
-    bad: &mut Vec<PathBuf>,
-) -> io::Result<Option<(u64, CheckpointV1)>> {
-    let mut newest: Option<(u64, CheckpointV1)> = None;
-    for slot in 0..2 {
-        let path = names::checkpoint_path(dir, slot);
-        let bytes = match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            bytes => bytes?,
-        };
-        match CheckpointV1::decode(&bytes) {
-            Ok(found) if newest.as_ref().is_none_or(|last| last.0 < found.0) => {
-                newest = Some(found)
-            }
-            Ok(_) => {}
-            Err(_) => bad.push(path),
-        }
-    }
-    Ok(newest)
-}
-
 /// The lives of a log as its chunks tell them, where no checkpoint does: each begins where its first one lies.
 fn lives_of<'a>(first: Offset, headers: impl Iterator<Item = &'a ChunkHeader>) -> Incarnations {
     let mut lives: Vec<(i64, u64)> = Vec::new();
@@ -248,39 +224,31 @@ fn lives_of<'a>(first: Offset, headers: impl Iterator<Item = &'a ChunkHeader>) -
 
 /// The good chunks of a log in a file, wherever they lie, with their positions; and whether there is anything
 /// else.
-fn good_chunks(path: &Path, id: TopicPartition) -> io::Result<(Vec<(u64, ChunkHeader)>, bool)> {
+fn good_chunks(
+    path: &Path,
+    id: TopicPartition,
+) -> Result<(Vec<(u64, ChunkHeader)>, bool), RepairError> {
     let file = File::open(path)?;
     let mut chunks = Vec::new();
     let mut dirty = false;
-    let mut position = SEGMENT_HEADER_SIZE;
-    let mut bytes = vec![0; BLOCK_SIZE];
-    loop {
-        bytes.resize(BLOCK_SIZE, 0);
-        let read = read_up_to(&file, &mut bytes, position)?;
-        if read == 0 {
-            return Ok((chunks, dirty));
+    let mut places = Places::of(&file);
+    while let Some(found) = places.read()? {
+        if let Ok(header) = found
+            && header.id == id
+            && batches_of(&header, places.bytes()).is_some()
+        {
+            chunks.push((places.position(), header));
+            places.pass(&header);
+            continue;
         }
-        let peeked = ChunkHeader::peek(&bytes[..read]);
-        let blank = peeked == Err(NotAChunk::Blank);
-        let ours = peeked.ok();
-        let ours = ours.filter(|header| header.id == id);
-        let good = match ours {
-            None => None,
-            Some(header) => {
-                bytes.resize(header.disk_size(), 0);
-                let read = read_up_to(&file, &mut bytes, position)?;
-                let payload = CHUNK_HEADER_SIZE + header.payload_size as usize;
-                let whole = ChunkHeader::verified(&bytes[..read]).is_ok()
-                    && run::batches_fill(
-                        &bytes[CHUNK_HEADER_SIZE..payload],
-                        header.base,
-                        header.next,
-                    );
-                whole.then_some(header)
-            }
-        };
-        dirty |= good.is_none() && !blank;
-        chunks.extend(good.map(|header| (position, header)));
-        position += good.map_or(BLOCK_SIZE, |header| header.disk_size()) as u64;
+        dirty |= found != Err(NotAChunk::Blank);
+        places.pass_block();
     }
+    Ok((chunks, dirty))
+}
+
+/// The batches of a chunk that its checksum covers, if they fill it.
+fn batches_of<'a>(header: &ChunkHeader, chunk: &'a [u8]) -> Option<&'a [u8]> {
+    let batches = &chunk[CHUNK_HEADER_SIZE..CHUNK_HEADER_SIZE + header.payload_size as usize];
+    run::batches_fill(batches, header.base, header.next).then_some(batches)
 }

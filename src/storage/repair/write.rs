@@ -231,8 +231,9 @@ fn aside_name(path: &Path, number: u32) -> PathBuf {
 }
 
 /// Removes a journal as the broker does: a mark says so first, and goes last.
-pub(super) fn remove_journal(dir: &Path, journal: Uuid, files: &[PathBuf]) -> io::Result<()> {
-    let mark = dir.join(format!("{}.removed", journal.simple()));
+pub(super) fn remove_journal(data_dir: &Path, journal: Uuid, files: &[PathBuf]) -> io::Result<()> {
+    let dir = &names::journal_dir(data_dir);
+    let mark = names::removal_path(data_dir, journal);
     OpenOptions::new()
         .create(true)
         .truncate(false)
