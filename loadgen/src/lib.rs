@@ -17,6 +17,7 @@ mod clock;
 mod compare;
 mod console;
 mod consume;
+mod delay_load;
 mod durability;
 mod figures;
 mod gaps;

@@ -55,6 +55,7 @@ impl Load {
             Mode::Sweep(_)
             | Mode::Saturate(_)
             | Mode::Group(_)
+            | Mode::Delay(_)
             | Mode::Compare(_)
             | Mode::Report(_)
             | Mode::NullSink(_) => {

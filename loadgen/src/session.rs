@@ -11,7 +11,7 @@ use crate::{
     clock::Clock,
     compare::{compare, read},
     console::Console,
-    group_load,
+    delay_load, group_load,
     host::HostFacts,
     html,
     interrupt::Interrupts,
@@ -67,6 +67,7 @@ pub fn run(args: &LoadArgs, executable: Option<PathBuf>) -> Result<bool> {
             return Ok(true);
         }
         Mode::Group(args) => return runtime()?.block_on(group_load::run(args)),
+        Mode::Delay(args) => return runtime()?.block_on(delay_load::run(args, executable)),
         Mode::NullSink(args) => {
             runtime()?.block_on(null_sink::run(args))?;
             return Ok(true);

@@ -65,6 +65,7 @@ fn texts_are_as_recorded() {
         "sweep",
         "saturate",
         "soak",
+        "delay",
         "compare",
         "report",
     ] {

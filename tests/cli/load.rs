@@ -212,3 +212,29 @@ fn an_interrupt_gives_results_so_far() {
     assert!(found["produce"]["total"]["records"].as_u64() > Some(0));
     assert_eq!(found["unanswered"], 0);
 }
+
+#[test]
+fn delayed_records_come_once_and_not_early() {
+    let Some(broker) = Broker::start() else {
+        return;
+    };
+    let args = [
+        "bench",
+        "delay",
+        "--records",
+        "2k",
+        "--partitions",
+        "3",
+        "--after",
+        "2s",
+        "--over",
+        "1s",
+        "--beside",
+        "100",
+    ];
+    let said = broker.run(&args).text();
+    let wanted = "delivered 2,000, 0 missing, 0 early, 0 repeated, 0 out of order, 0 of nobody";
+    assert!(said.contains(wanted), "{said}");
+    assert!(said.contains("pending   2,000"), "{said}");
+    assert!(said.contains("while they fell due"), "{said}");
+}

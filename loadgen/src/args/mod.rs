@@ -18,7 +18,9 @@ pub use grid::{RatePoint, SaturateArgs, SweepArgs};
 pub use produce::ProduceArgs;
 pub use workload_file::WorkloadFile;
 
-use crate::{group_load::GroupArgs, null_sink::NullSinkArgs, units::parse_size};
+use crate::{
+    delay_load::DelayArgs, group_load::GroupArgs, null_sink::NullSinkArgs, units::parse_size,
+};
 
 /// Load, measured; or records, verified.
 #[derive(Clone, Debug, Args)]
@@ -55,6 +57,9 @@ pub enum Mode {
     /// Share topics among members that are killed and added: all is read, each by its owner
     #[command(after_help = GROUP_EXAMPLES)]
     Group(GroupArgs),
+    /// Delay very many records: each comes once, none early; how late, and what they cost meanwhile
+    #[command(after_help = DELAY_EXAMPLES)]
+    Delay(DelayArgs),
     /// Compare results: what differs, and whether by more than repeated runs do
     #[command(after_help = COMPARE_EXAMPLES)]
     Compare(CompareArgs),
@@ -125,7 +130,11 @@ impl Mode {
             Self::Sweep(args) => &args.write.extent,
             Self::Saturate(args) => &args.write.extent,
             Self::Soak(args) => &args.write.extent,
-            Self::Group(_) | Self::Compare(_) | Self::Report(_) | Self::NullSink(_) => return None,
+            Self::Group(_)
+            | Self::Delay(_)
+            | Self::Compare(_)
+            | Self::Report(_)
+            | Self::NullSink(_) => return None,
         })
     }
 
@@ -141,6 +150,7 @@ impl Mode {
             Self::Saturate(_) => "saturate",
             Self::Soak(_) => "soak",
             Self::Group(_) => "group",
+            Self::Delay(_) => "delay",
             Self::Compare(_) => "compare",
             Self::Report(_) => "report",
             Self::NullSink(_) => "null-sink",
@@ -181,6 +191,12 @@ const GROUP_EXAMPLES: &str = "\
 Examples, each after `loadgen` or `millstream bench`:
   group --duration 1m                        3 members over 64 partitions, one killed or added every 3 s
   group --groups 1000 --members 10 --partitions 10 --rate 0 --churn 0 --heartbeat 3s --session-timeout 15s";
+const DELAY_EXAMPLES: &str = "\
+Examples, each after `loadgen` or `millstream bench`:
+  delay --spawn                              100,000 records due over 10 s
+  delay --spawn --records 5M --after 3m --over 5m
+  delay --spawn --records 200k --after 30s --over 1s --beside 1k
+  delay --spawn --records 200k --over 0s     all due at the same millisecond";
 const COMPARE_EXAMPLES: &str = "\
 Examples, each after `loadgen` or `millstream bench`:
   compare before.json after.json

@@ -146,6 +146,20 @@ pub async fn scrape(admin: &str) -> Result<Scrape> {
     Ok(Scrape::parse(&reply))
 }
 
+/// Memory that the broker has in use, in bytes.
+///
+/// # Errors
+/// If nothing answers in time, or not with metrics.
+pub async fn resident_bytes(admin: &str) -> Result<u64> {
+    let bytes = scrape(admin).await?.value("process_resident_memory_bytes");
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "saturates; memory is positive and far below 2^64"
+    )]
+    Ok(bytes as u64)
+}
+
 /// One HTTP/1.1 request; the body, which ends with the connection.
 async fn fetch(address: &str, path: &str) -> Result<String> {
     let mut stream = TcpStream::connect(address).await?;

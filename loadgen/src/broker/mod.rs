@@ -16,7 +16,7 @@ use millstream_client::Admin;
 use crate::clock::Clock;
 
 pub use facts::BrokerFacts;
-pub use metrics::BrokerFigures;
+pub use metrics::{BrokerFigures, resident_bytes};
 pub use observer::{BrokerInterval, Observer};
 use spawn::Spawned;
 
@@ -96,6 +96,12 @@ impl Target {
     /// What the broker says of itself, and what this host knows of its disk.
     pub async fn facts(&self, admin: &Admin) -> BrokerFacts {
         BrokerFacts::ask(admin, &self.server, self.spawned.is_some()).await
+    }
+
+    /// Where it tells its counters, if that is known.
+    #[must_use]
+    pub fn admin(&self) -> Option<&str> {
+        self.admin.as_deref()
     }
 
     /// Looks at its counters.
