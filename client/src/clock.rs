@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+/// A timeout longer than this is as good as none.
+pub(crate) const FAR_AWAY: Duration = Duration::from_secs(86_400 * 365);
+
 /// Time since the client started; what machines call `now`. Follows tokio's clock, which tests can
 /// pause.
 #[derive(Clone, Copy, Debug)]

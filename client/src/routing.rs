@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Pause before asking again.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// What one partition answers.
 #[derive(Debug)]

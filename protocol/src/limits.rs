@@ -58,6 +58,8 @@ limits! {
     MAX_GROUPS_PER_REQUEST: usize = 1000;
     /// Topics that a member may subscribe to by name.
     MAX_SUBSCRIBED_TOPICS: usize = 1000;
+    /// Partitions that a member may say to hold.
+    MAX_OWNED_PARTITIONS: usize = 50_000;
     /// Longest pattern of topics, in bytes.
     MAX_TOPIC_PATTERN: usize = 1024;
     /// Most members of one group.

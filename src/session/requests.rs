@@ -3,8 +3,8 @@
 use millstream_protocol::{
     DecodeError, Wire,
     limits::{
-        MAX_GROUPS_PER_REQUEST, MAX_PARTITIONS_PER_REQUEST, MAX_SUBSCRIBED_TOPICS,
-        MAX_TOPICS_PER_REQUEST,
+        MAX_GROUPS_PER_REQUEST, MAX_OWNED_PARTITIONS, MAX_PARTITIONS_PER_REQUEST,
+        MAX_SUBSCRIBED_TOPICS, MAX_TOPICS_PER_REQUEST,
     },
     messages::{
         AlterTopicRequest, Api, CancelDelayedRequest, CreatePartitionsRequest, CreateTopicsRequest,
@@ -141,7 +141,7 @@ fn heartbeat(body: &[u8]) -> Result<GroupHeartbeatRequest, DecodeError> {
         if state.topics.len() > MAX_SUBSCRIBED_TOPICS {
             return Err(TOO_MANY_TOPICS);
         }
-        if state.owned.len() > MAX_PARTITIONS_PER_REQUEST {
+        if state.owned.len() > MAX_OWNED_PARTITIONS {
             return Err(TOO_MANY_PARTITIONS);
         }
     }

@@ -8,6 +8,7 @@ mod builder;
 mod driver;
 pub(crate) mod machine;
 mod record;
+mod stream;
 
 use std::{
     collections::BTreeMap,
@@ -27,13 +28,14 @@ pub use builder::ConsumerBuilder;
 pub use record::{ConsumerRecord, OutOfRangePolicy, StartAt, TruncationPolicy};
 
 use self::machine::{Action, Config, Event, Item, Machine};
-use crate::{client::Client, error::ConsumeError, metadata::Topic, offsets::list_offsets};
+pub(crate) use self::stream::{Polled, stream_of};
+use crate::{
+    client::Client, clock::FAR_AWAY, error::ConsumeError, metadata::Topic, offsets::list_offsets,
+};
 
 /// How old what is known of a topic may be when a partition of it is assigned: it may have been
 /// deleted and created again, and assigning many partitions must not ask for each.
 const MAX_TOPIC_AGE: Duration = Duration::from_secs(1);
-/// A timeout longer than this is as good as none.
-const FAR_AWAY: Duration = Duration::from_secs(86_400 * 365);
 
 /// Reads partitions. Records of one partition come in offset order; between partitions there is
 /// none.
@@ -324,18 +326,7 @@ impl Consumer {
     /// All records as a stream, without end. An obstacle is an item; the stream goes on after it with
     /// the other partitions.
     pub fn into_stream(self) -> impl Stream<Item = Result<ConsumerRecord, ConsumeError>> + Send {
-        let start = (self, Vec::new().into_iter());
-        futures_util::stream::unfold(start, |(mut consumer, mut records)| async move {
-            loop {
-                if let Some(record) = records.next() {
-                    return Some((Ok(record), (consumer, records)));
-                }
-                match consumer.poll(FAR_AWAY).await {
-                    Ok(more) => records = more.into_iter(),
-                    Err(error) => return Some((Err(error), (consumer, records))),
-                }
-            }
-        })
+        stream_of(self)
     }
 
     fn assigned(
@@ -391,6 +382,15 @@ impl Core {
 impl State {
     fn apply(&mut self, now: Duration, event: Event) {
         self.machine.apply(now, event, &mut self.actions);
+    }
+}
+
+impl Polled for Consumer {
+    async fn next_records(
+        &mut self,
+        timeout: Duration,
+    ) -> Result<Vec<ConsumerRecord>, ConsumeError> {
+        self.poll(timeout).await
     }
 }
 

@@ -6,10 +6,7 @@ use millstream_protocol::{
     ErrorCode, messages::Request, names::OFFSETS_TOPIC, partitioner::partition_for_key,
 };
 
-use crate::{client::Shared, connection::Purpose, error::RequestError};
-
-/// Pause before asking again.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
+use crate::{client::Shared, connection::Purpose, error::RequestError, routing::RETRY_PAUSE};
 
 /// Asks once. While the offsets topic is not there any broker will do: it makes it.
 pub(crate) async fn ask_coordinator<R: Request + Sync>(

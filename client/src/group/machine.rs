@@ -13,6 +13,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use millstream_protocol::{
     ErrorCode, TopicPartition,
+    limits::MAX_OWNED_PARTITIONS,
     messages::{
         AssignedTopic, GroupHeartbeatRequest, GroupHeartbeatResponse, JOIN_EPOCH, LEAVE_EPOCH,
         MemberState,
@@ -256,6 +257,11 @@ impl Machine {
     fn beat(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let may = self.phase == Phase::Member && self.lost.is_none();
         if !may || self.in_flight.is_some() || self.next_at > now {
+            return;
+        }
+        if self.say_all && self.held.len() > MAX_OWNED_PARTITIONS {
+            // More than can be said. What is not said may be given to others, so all is dropped.
+            self.lose(None, actions);
             return;
         }
         if self.say_all {

@@ -209,3 +209,17 @@ fn what_no_retry_can_heal_is_said_on_every_poll() {
         assert_eq!(error.code(), Some(ErrorCode::FencedInstanceId));
     }
 }
+
+/// What it does not say that it holds may be given to others.
+#[test]
+fn who_holds_more_than_can_be_said_drops_it_where_all_must_be_said() {
+    let mut bench = member();
+    let many: Vec<TopicPartition> = (0..50_001).map(at).collect();
+    bench.answer(6, Some(&[0]));
+    bench.apply(Event::TakenOn(6, many));
+    bench.refuse(ErrorCode::CoordinatorLoading);
+    bench.pass(3 * SECOND);
+    assert!(matches!(bench.machine.work(), Ok(Work::DropAll(None))));
+    bench.apply(Event::Dropped);
+    assert_eq!(bench.sent().last(), Some(&(0, 3000, Some(vec![]))));
+}

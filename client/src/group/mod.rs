@@ -1,6 +1,7 @@
 //! Consumer groups: members share the partitions of their topics, the broker decides who reads which.
 
 mod builder;
+mod commits;
 pub(crate) mod coordinator;
 mod driver;
 pub(crate) mod machine;
@@ -8,35 +9,31 @@ pub(crate) mod offsets;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    future::Future,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicUsize},
     time::Duration,
 };
 
 use futures_core::Stream;
 use millstream_protocol::{
-    LeaderEpoch, Offset, PartitionIndex, TopicPartition,
+    Offset, PartitionIndex, TopicPartition,
     messages::{AssignedTopic, CommittedOffset},
 };
 use tokio::{sync::Notify, time::timeout_at};
 
 pub use builder::{DEFAULT_SESSION_TIMEOUT, GroupAssignor, GroupConsumerBuilder};
+pub use commits::CommitOffset;
 
 use self::{
+    commits::AutoCommit,
     machine::{Action, Config, Event, Machine, Work, partitions_of},
     offsets::{ToCommit, commit, fetch_committed},
 };
 use crate::{
     client::Client,
-    consumer::{Consumer, ConsumerRecord, StartAt},
+    clock::FAR_AWAY,
+    consumer::{Consumer, ConsumerRecord, Polled, StartAt, stream_of},
     error::ConsumeError,
 };
-
-/// A timeout longer than this is as good as none.
-const FAR_AWAY: Duration = Duration::from_secs(86_400 * 365);
 
 /// A member that is dropped has so long to say so.
 const LEAVE_WITHIN: Duration = Duration::from_secs(5);
@@ -53,27 +50,13 @@ pub enum AutoOffsetReset {
     None,
 }
 
-/// An offset to commit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CommitOffset {
-    /// The topic.
-    pub topic: Arc<str>,
-    /// The partition.
-    pub partition: PartitionIndex,
-    /// The next record to read: one more than that of the last record done.
-    pub offset: Offset,
-    /// Whatever is to be known again with it; at most 4 KiB.
-    pub metadata: String,
-}
-
 /// A member of a consumer group. Dropped, it leaves without committing; see [`close`](Self::close).
 #[derive(Debug)]
 pub struct GroupConsumer {
     consumer: Consumer,
     core: Arc<Core>,
     reset: AutoOffsetReset,
-    auto_commit: Option<Duration>,
-    next_auto_commit: Duration,
+    auto_commit: Option<AutoCommit>,
     /// What is read, by name.
     names: BTreeMap<TopicPartition, Arc<str>>,
     /// What was last committed of it, or found committed.
@@ -131,23 +114,6 @@ impl Core {
     }
 }
 
-/// A commit in the background, from its beginning to its end.
-struct Begun(Arc<Core>);
-
-impl Begun {
-    fn new(core: &Arc<Core>) -> Self {
-        core.begun.fetch_add(1, Ordering::SeqCst);
-        Self(Arc::clone(core))
-    }
-}
-
-impl Drop for Begun {
-    fn drop(&mut self) {
-        self.0.begun.fetch_sub(1, Ordering::SeqCst);
-        self.0.fewer.notify_one();
-    }
-}
-
 /// Tells the machine that a poll is over, however it ends.
 struct Polling<'a>(&'a Core);
 
@@ -186,8 +152,7 @@ impl GroupConsumer {
             consumer,
             core,
             reset,
-            auto_commit,
-            next_auto_commit: Duration::ZERO,
+            auto_commit: auto_commit.map(AutoCommit::new),
             names: BTreeMap::new(),
             committed: BTreeMap::new(),
             troubles: Vec::new(),
@@ -206,9 +171,9 @@ impl GroupConsumer {
         self.core.apply(Event::Polled);
         let core = Arc::clone(&self.core);
         let _polling = Polling(&core);
-        self.commit_if_due();
         let deadline = tokio::time::Instant::now() + timeout.min(FAR_AWAY);
         loop {
+            self.commit_if_due().await;
             self.settle().await?;
             if let Some(trouble) = self.troubles.pop() {
                 return Err(trouble);
@@ -223,7 +188,11 @@ impl GroupConsumer {
                     () = self.core.news.notified() => {}
                 }
             };
-            if timeout_at(deadline, more).await.is_err() {
+            // What is committed automatically is so while a poll waits as well.
+            let until = self
+                .next_auto_commit()
+                .map_or(deadline, |at| at.min(deadline));
+            if timeout_at(until, more).await.is_err() && until == deadline {
                 return Ok(Vec::new());
             }
         }
@@ -237,6 +206,7 @@ impl GroupConsumer {
             Work::DropAll(why) => {
                 let all: Vec<TopicPartition> = self.names.keys().copied().collect();
                 self.stop_reading(&all);
+                self.forget_auto_commit();
                 self.core.apply(Event::Dropped);
                 why.map_or(Ok(()), Err)
             }
@@ -253,17 +223,7 @@ impl GroupConsumer {
         let held = self.names.keys().copied();
         let leaving: Vec<TopicPartition> = held.filter(|at| !wanted.contains(at)).collect();
         if !leaving.is_empty() {
-            if self.auto_commit.is_some() {
-                let offsets = self.uncommitted(|at| leaving.contains(&at));
-                if let Err(error) = self.core.commit(&offsets).await {
-                    // The next owner does again what was done; nothing is lost.
-                    tracing::warn!(%error, "not committed before it was let go");
-                }
-            }
-            // What was begun before counts only as long as they are not let go.
-            while self.core.begun.load(Ordering::SeqCst) > 0 {
-                self.core.fewer.notified().await;
-            }
+            self.commit_before_leaving(&leaving).await;
             self.stop_reading(&leaving);
             self.core.apply(Event::Released(leaving));
         }
@@ -348,113 +308,6 @@ impl GroupConsumer {
         Ok(())
     }
 
-    /// How far earlier polls have read what this member has, where that is not committed yet.
-    fn uncommitted(&self, which: impl Fn(TopicPartition) -> bool) -> Vec<ToCommit> {
-        let read = self.names.iter().filter(|(at, _)| which(**at));
-        read.filter_map(|(at, topic)| {
-            let (offset, leader_epoch) = self.consumer.done_up_to(*at)?;
-            let known = self.committed.get(at) == Some(&offset);
-            (!known).then(|| ToCommit {
-                at: *at,
-                topic: Arc::clone(topic),
-                offset,
-                leader_epoch,
-                metadata: String::new(),
-            })
-        })
-        .collect()
-    }
-
-    fn commit_if_due(&mut self) {
-        let now = self.core.client.shared.clock.now();
-        let Some(interval) = self.auto_commit else {
-            return;
-        };
-        if now < self.next_auto_commit {
-            return;
-        }
-        self.next_auto_commit = now + interval;
-        let offsets = self.uncommitted(|_| true);
-        if offsets.is_empty() {
-            return;
-        }
-        self.note_committed(&offsets);
-        let begun = Begun::new(&self.core);
-        tokio::spawn(async move {
-            if let Err(error) = begun.0.commit(&offsets).await {
-                tracing::warn!(%error, "an automatic commit failed");
-            }
-        });
-    }
-
-    fn note_committed(&mut self, offsets: &[ToCommit]) {
-        for offset in offsets {
-            self.committed.insert(offset.at, offset.offset);
-        }
-    }
-
-    /// Commits what polls have returned so far; durable when it returns.
-    ///
-    /// # Errors
-    /// [`ConsumeError::CommitRefused`] if a partition has gone to another member.
-    pub async fn commit(&mut self) -> Result<(), ConsumeError> {
-        let offsets = self.uncommitted(|_| true);
-        self.core.commit(&offsets).await?;
-        self.note_committed(&offsets);
-        Ok(())
-    }
-
-    /// Commits these offsets; durable when it returns.
-    ///
-    /// # Errors
-    /// [`ConsumeError::NotAssigned`] for a partition that this member does not have, else as
-    /// [`commit`](Self::commit).
-    pub async fn commit_offsets(&mut self, offsets: &[CommitOffset]) -> Result<(), ConsumeError> {
-        let offsets = self.to_commit(offsets)?;
-        self.core.commit(&offsets).await?;
-        self.note_committed(&offsets);
-        Ok(())
-    }
-
-    /// Begins to commit these offsets, behind every commit that was begun before, and goes on at once. The
-    /// future tells how it went; it need not be awaited.
-    ///
-    /// # Errors
-    /// [`ConsumeError::NotAssigned`] for a partition that this member does not have.
-    pub fn commit_async(
-        &mut self,
-        offsets: &[CommitOffset],
-    ) -> Result<impl Future<Output = Result<(), ConsumeError>> + Send + use<>, ConsumeError> {
-        let offsets = self.to_commit(offsets)?;
-        let begun = Begun::new(&self.core);
-        let group = Arc::clone(&self.core.group);
-        let task = tokio::spawn(async move { begun.0.commit(&offsets).await });
-        Ok(async move {
-            let stopped = |_| ConsumeError::Group {
-                group,
-                code: millstream_protocol::ErrorCode::Unknown,
-                message: "the runtime stopped before the commit was answered".into(),
-            };
-            task.await.map_err(stopped)?
-        })
-    }
-
-    fn to_commit(&self, offsets: &[CommitOffset]) -> Result<Vec<ToCommit>, ConsumeError> {
-        let of = |it: &CommitOffset| {
-            let at = self.at(&it.topic, it.partition)?;
-            let done = self.consumer.done_up_to(at);
-            let epoch = done.filter(|done| done.0 >= it.offset).map(|done| done.1);
-            Ok(ToCommit {
-                at,
-                topic: Arc::clone(&it.topic),
-                offset: it.offset,
-                leader_epoch: epoch.unwrap_or(LeaderEpoch::UNKNOWN),
-                metadata: it.metadata.clone(),
-            })
-        };
-        offsets.iter().map(of).collect()
-    }
-
     fn at(&self, topic: &str, partition: PartitionIndex) -> Result<TopicPartition, ConsumeError> {
         let mut held = self.names.iter();
         let found = held.find(|(at, name)| at.partition == partition && &***name == topic);
@@ -463,22 +316,6 @@ impl GroupConsumer {
             topic: topic.into(),
             partition,
         })
-    }
-
-    /// What the group has committed of a partition, with its metadata; none if nothing.
-    ///
-    /// # Errors
-    /// [`ConsumeError::NotAssigned`], or the coordinator can't be asked.
-    pub async fn committed(
-        &self,
-        topic: &str,
-        partition: PartitionIndex,
-    ) -> Result<Option<(Offset, String)>, ConsumeError> {
-        let at = self.at(topic, partition)?;
-        let shared = &self.core.client.shared;
-        let found = fetch_committed(shared, &self.core.group, Some(vec![at])).await?;
-        let found = found.into_iter().find(|it| it.offset >= Offset::ZERO);
-        Ok(found.map(|it| (it.offset, it.metadata)))
     }
 
     /// What this member has now.
@@ -548,18 +385,7 @@ impl GroupConsumer {
 
     /// All records as a stream, without end. An obstacle is an item.
     pub fn into_stream(self) -> impl Stream<Item = Result<ConsumerRecord, ConsumeError>> + Send {
-        let start = (self, Vec::new().into_iter());
-        futures_util::stream::unfold(start, |(mut consumer, mut records)| async move {
-            loop {
-                if let Some(record) = records.next() {
-                    return Some((Ok(record), (consumer, records)));
-                }
-                match consumer.poll(FAR_AWAY).await {
-                    Ok(more) => records = more.into_iter(),
-                    Err(error) => return Some((Err(error), (consumer, records))),
-                }
-            }
-        })
+        stream_of(self)
     }
 
     /// Ends as a process does that is killed: nothing is committed, nobody is told. For tests of what others
@@ -583,6 +409,15 @@ impl GroupConsumer {
         drop(self);
         let _ = tokio::time::timeout(LEAVE_WITHIN, core.ended.notified()).await;
         committed
+    }
+}
+
+impl Polled for GroupConsumer {
+    async fn next_records(
+        &mut self,
+        timeout: Duration,
+    ) -> Result<Vec<ConsumerRecord>, ConsumeError> {
+        self.poll(timeout).await
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use millstream_protocol::{
     ErrorCode, LeaderEpoch, Offset, TopicPartition,
+    limits::{MAX_BODY_SIZE, MAX_PARTITIONS_PER_REQUEST},
     messages::{
         CommittedOffset, OffsetCommitPartition, OffsetCommitRequest, OffsetCommitResponse,
         OffsetFetchRequest, OffsetFetchResponse,
@@ -15,6 +16,11 @@ use crate::{
     client::Shared,
     error::{ConsumeError, RequestError},
 };
+
+/// What a partition takes of a commit besides its metadata, in bytes ...
+const COMMIT_SIZE: usize = 40;
+/// ... and the rest of the request, at most.
+const REQUEST_SIZE: usize = 1 << 10;
 
 /// An offset to commit.
 #[derive(Clone, Debug)]
@@ -33,9 +39,24 @@ pub(crate) async fn fetch_committed(
     group: &str,
     partitions: Option<Vec<TopicPartition>>,
 ) -> Result<Vec<CommittedOffset>, RequestError> {
+    let Some(partitions) = partitions else {
+        return fetch_once(shared, group, None).await;
+    };
+    let mut found = Vec::with_capacity(partitions.len());
+    for some in partitions.chunks(MAX_PARTITIONS_PER_REQUEST) {
+        found.extend(fetch_once(shared, group, Some(some)).await?);
+    }
+    Ok(found)
+}
+
+async fn fetch_once(
+    shared: &Shared,
+    group: &str,
+    partitions: Option<&[TopicPartition]>,
+) -> Result<Vec<CommittedOffset>, RequestError> {
     let make = || OffsetFetchRequest {
         group: group.to_owned(),
-        partitions: partitions.clone(),
+        partitions: partitions.map(<[TopicPartition]>::to_vec),
     };
     let error_of = |response: &OffsetFetchResponse| match response.error {
         ErrorCode::None => None,
@@ -52,9 +73,33 @@ pub(crate) async fn commit(
     identity: impl Fn() -> (String, i64),
     offsets: &[ToCommit],
 ) -> Result<(), ConsumeError> {
-    if offsets.is_empty() {
-        return Ok(());
+    let mut rest = offsets;
+    while !rest.is_empty() {
+        let (some, others) = rest.split_at(fitting(rest));
+        commit_once(shared, group, &identity, some).await?;
+        rest = others;
     }
+    Ok(())
+}
+
+/// How many of these fit into one request.
+fn fitting(offsets: &[ToCommit]) -> usize {
+    let mut size = 0;
+    let fits = offsets.iter().take(MAX_PARTITIONS_PER_REQUEST);
+    let fits = fits.take_while(|it| {
+        size += COMMIT_SIZE + it.metadata.len();
+        size <= MAX_BODY_SIZE as usize - REQUEST_SIZE
+    });
+    // One that fits nowhere is the broker's to refuse.
+    fits.count().max(1)
+}
+
+async fn commit_once(
+    shared: &Shared,
+    group: &str,
+    identity: impl Fn() -> (String, i64),
+    offsets: &[ToCommit],
+) -> Result<(), ConsumeError> {
     let make = || {
         let (member_id, member_epoch) = identity();
         OffsetCommitRequest {
@@ -90,5 +135,30 @@ pub(crate) async fn commit(
             code: result.error,
             message: result.message.into(),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offsets(count: usize, metadata_size: usize) -> Vec<ToCommit> {
+        let one = ToCommit {
+            at: TopicPartition::default(),
+            topic: "t".into(),
+            offset: Offset(1),
+            leader_epoch: LeaderEpoch(1),
+            metadata: "x".repeat(metadata_size),
+        };
+        vec![one; count]
+    }
+
+    #[test]
+    fn a_request_carries_no_more_than_the_broker_takes() {
+        assert_eq!(fitting(&offsets(3, 0)), 3);
+        assert_eq!(fitting(&offsets(10_001, 0)), MAX_PARTITIONS_PER_REQUEST);
+        let large = fitting(&offsets(1000, 4096));
+        assert!((200..256).contains(&large), "{large}");
+        assert_eq!(fitting(&offsets(2, 2 << 20)), 1);
     }
 }

@@ -24,6 +24,8 @@ use tokio::{
 };
 use uuid::Uuid;
 
+use crate::coordinator::{self, Group};
+
 type Writer = Arc<tokio::sync::Mutex<OwnedWriteHalf>>;
 
 /// What a producer wrote.
@@ -57,6 +59,7 @@ pub struct State {
     pub break_after_produce: usize,
     /// Neither read nor answer so many of the next produce requests.
     pub ignore_produce: usize,
+    pub group: Group,
     next_id: u64,
     next_producer: i64,
 }
@@ -66,6 +69,7 @@ pub struct Fake {
     pub address: String,
     state: Arc<Mutex<State>>,
     appended: Arc<Notify>,
+    answered: Arc<Notify>,
     /// Rises to end every connection.
     generation: Arc<watch::Sender<u64>>,
     accepting: Arc<JoinHandle<()>>,
@@ -80,10 +84,12 @@ impl Fake {
     fn serve(listener: TcpListener, state: Arc<Mutex<State>>) -> Self {
         let address = listener.local_addr().expect("bound").to_string();
         let appended = Arc::new(Notify::new());
+        let answered = Arc::new(Notify::new());
         let generation = Arc::new(watch::Sender::new(0));
         let session = Session {
             state: Arc::clone(&state),
             appended: Arc::clone(&appended),
+            answered: Arc::clone(&answered),
         };
         let ended = Arc::clone(&generation);
         let accepting = tokio::spawn(async move {
@@ -102,6 +108,7 @@ impl Fake {
             address,
             state,
             appended,
+            answered,
             generation,
             accepting: Arc::new(accepting),
         }
@@ -109,6 +116,11 @@ impl Fake {
 
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no panic under the lock")
+    }
+
+    /// Waits until a commit was answered.
+    pub async fn answered(&self) {
+        self.answered.notified().await;
     }
 
     /// Ends every connection; new ones are welcome.
@@ -232,6 +244,7 @@ impl Partition {
 struct Session {
     state: Arc<Mutex<State>>,
     appended: Arc<Notify>,
+    answered: Arc<Notify>,
 }
 
 /// Whether a connection goes on.
@@ -264,6 +277,16 @@ impl Session {
                     let (body, records) = session.fetch(&body).await;
                     // A client that left is its own business.
                     drop(write_frame(&to, header, &body, &records).await);
+                });
+                continue;
+            }
+            if api == Api::GroupHeartbeat {
+                let (session, to) = (self.clone(), Arc::clone(&to));
+                tokio::spawn(async move {
+                    let request = decode_body(&body).expect("valid");
+                    tokio::time::sleep(coordinator::wait_of(&request)).await;
+                    let body = encode_body(&coordinator::heartbeat(&session.state(), &request));
+                    drop(write_frame(&to, header, &body, &[]).await);
                 });
                 continue;
             }
@@ -312,6 +335,16 @@ impl Session {
                 reply(&ListOffsetsResponse {
                     partitions: results.collect(),
                 })
+            }
+            Api::OffsetCommit => {
+                let request = decode_body(body).expect("valid");
+                let response = coordinator::commit(&mut state.group, request);
+                self.answered.notify_waiters();
+                reply(&response)
+            }
+            Api::OffsetFetch => {
+                let request = decode_body(body).expect("valid");
+                reply(&coordinator::fetch(&state.group, request))
             }
             other => panic!("{other:?} is not needed here"),
         }

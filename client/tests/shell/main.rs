@@ -1,7 +1,9 @@
 //! Client, producer and consumer over loopback, against a small broker that can be told to fail.
 
 mod consume;
+mod coordinator;
 mod fake;
+mod group;
 mod produce;
 
 use std::time::Duration;
