@@ -25,7 +25,7 @@ use crate::{
     shard::{delay::Delay, produce::Produced},
     storage::{
         self, Damage, Log, LogError, LogListener, LogOptions, RecoveryObserver, ShardStorage,
-        SnapshotRejected,
+        SnapshotRejected, delay_log_of,
     },
     types::{Durability, TimestampType, TopicConfig},
 };
@@ -132,6 +132,21 @@ impl<I: Io> PartitionShell<I> {
     /// # Errors
     /// The disk's, or a format this build does not know.
     pub async fn open(
+        io: I,
+        storage: &Rc<ShardStorage<I>>,
+        id: TopicPartition,
+        epoch: LeaderEpoch,
+        config: &TopicConfig,
+    ) -> Result<(Rc<Self>, Option<String>), LogError> {
+        let opened = Self::open_with_delay(io, storage, id, epoch, config).await;
+        if opened.is_err() {
+            // Its delay log may not have come to its turn.
+            storage.keep_replay(delay_log_of(id));
+        }
+        opened
+    }
+
+    async fn open_with_delay(
         io: I,
         storage: &Rc<ShardStorage<I>>,
         id: TopicPartition,

@@ -148,7 +148,8 @@ impl<I: Io> ShardStorage<I> {
         }
     }
 
-    pub(super) fn keep_replay(&self, log: TopicPartition) {
+    /// A log has not taken what the journals hold of it: they stay, to be read again at the next start.
+    pub fn keep_replay(&self, log: TopicPartition) {
         self.untaken.borrow_mut().insert(log);
     }
 

@@ -45,6 +45,8 @@ pub enum Fault {
     Spoil,
     /// The wall clock is set, forwards or back.
     StepClock,
+    /// The wall clock is set by seconds, forwards or back.
+    NudgeClock,
     /// A topic's retention is changed.
     Alter,
     /// Nothing can be allocated for a while.
@@ -118,7 +120,8 @@ impl Fault {
             Self::FailingDisk => failing_disk(world).await,
             Self::FailingStart => failing_start(world).await,
             Self::Spoil => spoil::strike(world).await,
-            Self::StepClock => step_clock(world).await,
+            Self::StepClock => step_clock(world, &[1_000, 20_000, 3_000_000]).await,
+            Self::NudgeClock => step_clock(world, &[200, 2_000, 10_000]).await,
             Self::Alter => alter(world).await,
             Self::FullDisk => {
                 let full = DiskFault::always(Operation::Allocate, Errno::NoSpace);
@@ -213,9 +216,9 @@ async fn failing_start(world: &mut World) {
 }
 
 /// Sets the clock a few times, as a quarrel between two time servers would.
-async fn step_clock(world: &mut World) {
+async fn step_clock(world: &mut World, ranges_ms: &[u64]) {
     for _ in 0..=world.random.below(4) {
-        let range = [1_000, 20_000, 3_000_000][world.random.index(3)];
+        let range = ranges_ms[world.random.index(ranges_ms.len())];
         let by_ms = i64::try_from(world.random.below(range)).expect("small");
         let by_ms = if world.random.chance(50) {
             by_ms

@@ -5,7 +5,7 @@
 //! | part | what it does |
 //! |---|---|
 //! | `world`, `broker`, `control`, `wire` | the broker with its disk and its metadata, and what an administrator does |
-//! | `producer`, `consumer`, `member` | the client's own machines in small shells |
+//! | `producer` and `delayed`, `consumer`, `member` | the client's own machines in small shells |
 //! | `faults` | what may go wrong |
 //! | `history` | what clients were told and read, in order; no judgement |
 //! | `invariants` | one file each, a pure function of the same history |
@@ -28,6 +28,7 @@
 mod broker;
 mod consumer;
 mod control;
+mod delayed;
 mod faults;
 mod history;
 mod invariants;
@@ -44,6 +45,7 @@ mod acknowledged;
 mod budgets;
 mod buffered;
 mod commits;
+mod delays;
 mod deleted;
 mod determinism;
 mod disk_failures;

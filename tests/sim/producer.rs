@@ -30,7 +30,7 @@ use millstream_protocol::{
 };
 
 use crate::{
-    history::{Record, RecordId, Recorder, What, id_header},
+    history::{DelayEvent, Record, RecordId, Recorder, What, id_header},
     wire::Connections,
 };
 
@@ -53,6 +53,8 @@ pub struct Plan {
     /// Largest value, in bytes; one in so many may be as large.
     pub value_size: u64,
     pub large_one_in: u64,
+    /// Its records are delayed, up to so long; some of them are taken back.
+    pub delay: Option<Duration>,
 }
 
 /// Keys of a compacted topic: few, so that most records replace another.
@@ -115,8 +117,20 @@ impl Producer {
     }
 
     /// Its connections, to cut.
-    pub fn connections(&self) -> &Connections {
+    pub fn connections(&self) -> &Rc<Connections> {
         &self.connections
+    }
+
+    pub fn io(&self) -> &SimIo {
+        &self.io
+    }
+
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
     }
 
     fn now(&self) -> Duration {
@@ -178,9 +192,13 @@ impl Producer {
         };
         let (record, key) = self.next_record(&target, topic, partitions);
         let at = record.at;
+        let delayed = record.delayed.clone();
         let (id, value) = self.recorder.sending(record);
         let (header, bytes) = id_header(id);
         let mut record = ProducerRecord::to(target.name).header(header, Some(bytes.into()));
+        if let Some(delayed) = &delayed {
+            record = delayed.put_on(record);
+        }
         if let Some(value) = value {
             record = record.value(value);
         }
@@ -236,11 +254,12 @@ impl Producer {
             key,
             tombstone: target.compacted && self.below(6) == 0,
             size,
+            delayed: self.any_delay(),
         };
         (record, text)
     }
 
-    fn below(&self, bound: u64) -> u32 {
+    pub fn below(&self, bound: u64) -> u32 {
         u32::try_from(self.random.borrow_mut().below(bound)).expect("small")
     }
 
@@ -311,6 +330,9 @@ impl Producer {
         };
         let id = send.request;
         let shard = send.node.shard.0;
+        if self.plan.delay.is_some() {
+            return self.send_delayed(id, shard, request, &records);
+        }
         let reply = self.connections.request(shard, &request, &records);
         self.later(async move {
             match reply.await {
@@ -320,7 +342,7 @@ impl Producer {
         });
     }
 
-    fn later(self: &Rc<Self>, event: impl Future<Output = Event> + 'static) {
+    pub fn later(self: &Rc<Self>, event: impl Future<Output = Event> + 'static) {
         let producer = Rc::clone(self);
         self.io.spawn(TaskClass::Foreground, async move {
             let event = event.await;
@@ -351,13 +373,20 @@ impl Producer {
         });
     }
 
-    fn settle(&self, handle: &Handle, result: &Result<BatchPlace, ProduceError>) {
+    fn settle(self: &Rc<Self>, handle: &Handle, result: &Result<BatchPlace, ProduceError>) {
         for (index, (id, at)) in (0u32..).zip(handle.borrow().iter()) {
             let what = match result {
                 Ok(place) => {
                     assert_eq!(place.partition, at.partition);
                     let known = place.base_offset.0 >= 0;
-                    What::Acknowledged(*id, known.then(|| place.base_offset.plus(index)))
+                    let known = known.then(|| place.base_offset.plus(index));
+                    match self.plan.delay {
+                        None => What::Acknowledged(*id, known),
+                        Some(longest) => {
+                            self.perhaps_cancel(*id, *at, known, longest);
+                            What::Delay(DelayEvent::Accepted(*id, known))
+                        }
+                    }
                 }
                 Err(
                     ProduceError::Refused { maybe_written, .. }

@@ -32,6 +32,9 @@ use crate::{
 pub struct Scenario {
     pub topics: Vec<NewTopic>,
     pub producers: u32,
+    /// Producers of delayed records, and their longest delay.
+    pub delayers: u32,
+    pub delay: Duration,
     /// Records of each producer.
     pub records: u32,
     /// Longest pause of a producer between two records.
@@ -56,6 +59,8 @@ impl Default for Scenario {
         Self {
             topics: vec![topic("a", 3, "flushed"), topic("b", 1, "flushed")],
             producers: 3,
+            delayers: 0,
+            delay: Duration::from_secs(8),
             records: 100,
             pause: Duration::from_millis(120),
             delivery_timeout: Duration::from_secs(600),
@@ -187,6 +192,7 @@ impl World {
                 self.add_member(group, None);
             }
         }
+        self.deliver_all().await;
         // Whoever waits or backs off has come to know what there is.
         self.io.sleep(Duration::from_secs(5)).await;
         self.recorder

@@ -6,12 +6,15 @@ use bytes::Bytes;
 use millstream::io::Clock as _;
 use millstream_client::RequestError;
 use millstream_protocol::{
-    LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, TopicId, TopicPartition,
+    ErrorCode, LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, TopicId,
+    TopicPartition,
     batch::{BatchBuilder, Compression, NO_HEADERS},
+    headers::DELIVER_AFTER,
     messages::{
-        ANY_SHARD, DeleteRecordsPartition, DeleteRecordsRequest, EARLIEST_TIMESTAMP,
-        FetchPartition, FetchPartitionResult, FetchRequest, LATEST_TIMESTAMP, ListOffsetsPartition,
-        ListOffsetsRequest, NewTopic, ProducePartition, ProducePartitionResult, ProduceRequest,
+        ANY_SHARD, DeleteRecordsPartition, DeleteRecordsRequest, DescribeDelayedRequest,
+        EARLIEST_TIMESTAMP, FetchPartition, FetchPartitionResult, FetchRequest, LATEST_TIMESTAMP,
+        ListOffsetsPartition, ListOffsetsRequest, NewTopic, ProduceDelayedRequest,
+        ProducePartition, ProducePartitionResult, ProduceRequest,
     },
 };
 
@@ -81,6 +84,40 @@ impl Small {
         answered.expect("it is answered in time")
     }
 
+    /// Sends one record that is due after a while.
+    pub async fn produce_delayed(&self, after: Duration) -> ProducePartitionResult {
+        let mut builder = BatchBuilder::new();
+        let after_ms = after.as_millis().to_string();
+        let headers = [(DELIVER_AFTER.as_bytes(), Some(after_ms.as_bytes()))];
+        builder
+            .push(1, None, Some(b"later"), &headers)
+            .expect("a record");
+        let batch = builder.finish(None, Compression::None);
+        let request = ProduceDelayedRequest {
+            partitions: vec![ProducePartition {
+                topic: self.topic,
+                leader_epoch: LeaderEpoch::UNKNOWN,
+                records_size: u32::try_from(batch.len()).expect("small"),
+                ..ProducePartition::default()
+            }],
+            ..ProduceDelayedRequest::default()
+        };
+        let records = [Bytes::from(batch)];
+        let answered = self.world.admin.request(ANY_SHARD, &request, &records);
+        let (mut answer, _) = answered.await.expect("it is answered in time");
+        answer.partitions.remove(0)
+    }
+
+    /// Delayed records that wait.
+    pub async fn pending(&self) -> u64 {
+        let partitions = vec![self.partition()];
+        let request = DescribeDelayedRequest { partitions };
+        let answer = self.world.ask(&request).await;
+        let status = &answer.partitions[0];
+        assert_eq!(status.error, ErrorCode::None, "{}", status.message);
+        status.pending
+    }
+
     /// Where the log starts and ends.
     pub async fn range(&self) -> (Offset, Offset) {
         let of = |timestamp_ms| ListOffsetsPartition {
@@ -139,6 +176,6 @@ impl Small {
         };
         let done = self.world.ask(&request).await;
         let error = done.partitions[0].error;
-        assert_eq!(error, millstream_protocol::ErrorCode::None);
+        assert_eq!(error, ErrorCode::None);
     }
 }

@@ -103,14 +103,21 @@ impl World {
 
     fn start_clients(&mut self) {
         let targets: Vec<Target> = self.scenario.topics.iter().map(target_of).collect();
-        for number in 0..self.scenario.producers {
+        let (plain, delayed) = (self.scenario.producers, self.scenario.delayers);
+        for number in 0..plain + delayed {
+            let delay = (number >= plain).then_some(self.scenario.delay);
+            let topics = match delay {
+                None => targets.clone(),
+                Some(_) => self.targets_of_delayed(),
+            };
             let plan = Plan {
-                topics: targets.clone(),
+                topics,
                 records: self.scenario.records,
                 pause: self.scenario.pause,
                 delivery_timeout: self.scenario.delivery_timeout,
                 value_size: 30_000,
                 large_one_in: self.scenario.large_one_in,
+                delay,
             };
             let producer = Producer::start(&self.clients, number, plan, &self.recorder);
             self.producers.push(producer);
@@ -363,7 +370,7 @@ impl World {
     }
 }
 
-fn target_of(topic: &NewTopic) -> Target {
+pub fn target_of(topic: &NewTopic) -> Target {
     let config = config_of(topic);
     Target {
         name: topic.name.as_str().into(),

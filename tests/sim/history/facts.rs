@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use millstream::types::{Durability, TopicConfig};
 use millstream_protocol::{Offset, TopicId, TopicPartition};
 
-use super::{GroupWhat, History, ReaderId, Record, RecordId, What};
+use super::{DelayEvent, GroupWhat, History, ReaderId, Record, RecordId, What};
 
 /// What its producer was told of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub enum Fate {
     Pending,
     /// It is durable; where, if the broker still knew.
     Acknowledged(Option<Offset>),
+    /// It is durable, and is to come when it is due.
+    Accepted,
     /// It was given up, and may have been written.
     Uncertain,
     /// It was not written.
@@ -85,6 +87,9 @@ impl<'a> Facts<'a> {
             What::Acknowledged(id, offset) => {
                 self.record_mut(*id).fate = Fate::Acknowledged(*offset);
                 self.seen(*id, *offset, index);
+            }
+            What::Delay(DelayEvent::Accepted(id, _)) => {
+                self.record_mut(*id).fate = Fate::Accepted;
             }
             What::GivenUp(id, true) => self.record_mut(*id).fate = Fate::Uncertain,
             What::GivenUp(id, false) => self.record_mut(*id).fate = Fate::Refused,
@@ -165,6 +170,24 @@ impl<'a> Facts<'a> {
             most = most.max(wall_ms(step - 1)).max(wall_ms(*step));
         }
         (least, most)
+    }
+
+    /// Records in it go only with its start.
+    pub fn keeps_all(&self, at: TopicPartition) -> bool {
+        !self.is_buffered(at) && !self.is_compacted(at)
+    }
+
+    /// The most that the clock by which delayed records are due can have shown, by event: it never goes back,
+    /// and runs no faster than time.
+    pub fn latest_clocks_ms(&self) -> Vec<i64> {
+        let mut ahead_ms = i64::MIN;
+        let events = self.history.events.iter();
+        let latest = events.map(|event| {
+            let now_ms = i64::try_from(event.moment.now_us / 1_000).expect("short");
+            ahead_ms = ahead_ms.max(event.moment.wall_ms - now_ms);
+            now_ms + ahead_ms
+        });
+        latest.collect()
     }
 
     /// How old a record can have been at most by the broker's clock, at any time until then.

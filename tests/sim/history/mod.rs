@@ -2,6 +2,7 @@
 //! every read, every fault, in order, with the time. Recorders add to it and judge nothing; the
 //! files of `invariants` judge the whole of it.
 
+mod delay;
 mod facts;
 mod group;
 mod trace;
@@ -13,9 +14,13 @@ use millstream::{
     types::TopicConfig,
 };
 use millstream_client::ConsumerRecord;
-use millstream_protocol::{Offset, TopicId, TopicPartition};
+use millstream_protocol::{
+    Offset, TopicId, TopicPartition,
+    headers::{DELAY_OFFSET, DELIVER_AT},
+};
 
 pub use self::{
+    delay::{CancelTarget, DelayEvent, Delayed, Due},
     facts::{Facts, Fate, View},
     group::{CommitId, GroupEvent, GroupWhat, MemberName},
 };
@@ -51,6 +56,8 @@ pub struct Record {
     pub tombstone: bool,
     /// Bytes of its value.
     pub size: usize,
+    /// It is to come later.
+    pub delayed: Option<Delayed>,
 }
 
 /// Everything that can be noted.
@@ -104,6 +111,8 @@ pub enum What {
         used: u64,
         limit: u64,
     },
+    /// Something of delayed records.
+    Delay(DelayEvent),
     /// Something of a consumer group.
     Group(GroupEvent),
     /// A client was told something that nothing explains.
@@ -131,6 +140,7 @@ pub struct History {
     reader_count: ReaderId,
     unexplained_count: u32,
     commit_count: CommitId,
+    cancel_count: u64,
 }
 
 /// A handle that notes things with their time.
@@ -216,6 +226,19 @@ impl Recorder {
         *count
     }
 
+    /// When a record that was sent is due, if it is delayed.
+    pub fn delayed(&self, id: RecordId) -> Option<Delayed> {
+        let index = usize::try_from(id).expect("an index");
+        self.history.borrow().records[index].delayed.clone()
+    }
+
+    /// A new cancellation.
+    pub fn cancellation(&self) -> u64 {
+        let count = &mut self.history.borrow_mut().cancel_count;
+        *count += 1;
+        *count
+    }
+
     /// The number of a record that was read, if anybody sent it like that.
     pub fn recognise(
         &self,
@@ -237,7 +260,31 @@ impl Recorder {
             Ok(id) => What::Read(reader, at, record.offset, *id),
             Err(reason) => What::Invented(reader, at, record.offset, reason.clone()),
         });
-        recognised.ok()
+        let id = recognised.ok();
+        if let Some(id) = id {
+            self.look_at_delayed(id, record);
+        }
+        id
+    }
+
+    fn look_at_delayed(&self, id: RecordId, record: &ConsumerRecord) {
+        let index = usize::try_from(id).expect("an index");
+        if self.history.borrow().records[index].delayed.is_none() {
+            return;
+        }
+        let number = |header: &str| {
+            let mut found = record.headers.iter().filter(|(name, _)| name == header);
+            let text = found.next_back()?.1.as_deref()?;
+            std::str::from_utf8(text).ok()?.parse().ok()
+        };
+        let (due_ms, delay_id) = (number(DELIVER_AT), number(DELAY_OFFSET).map(Offset));
+        self.note(What::Delay(DelayEvent::Seen {
+            id,
+            offset: record.offset,
+            timestamp_ms: record.timestamp_ms,
+            due_ms,
+            delay_id,
+        }));
     }
 }
 

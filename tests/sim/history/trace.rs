@@ -52,6 +52,7 @@ impl History {
             | What::Trimming(at, _)
             | What::Whole(at, ..) => Some(*at),
             What::Group(event) => event.partition(),
+            What::Delay(event) => self.delay_place(event),
             What::Created { .. }
             | What::Deleting(_)
             | What::Altered { .. }
@@ -156,6 +157,10 @@ impl History {
                 self.group_line(event, text);
                 Ok(())
             }
+            What::Delay(event) => {
+                self.delay_line(event, text);
+                Ok(())
+            }
             What::Deleting(topic) => writeln!(text, "topic {} is to go", self.names[topic]),
             What::Unexplained(said) => writeln!(text, "unexplained: {said}"),
             What::Started(shards) => writeln!(text, "--- the broker starts with {shards} shards"),
@@ -173,9 +178,11 @@ impl History {
             false => format!("{} bytes", record.size),
         };
         let (producer, place) = (record.producer, self.place(record.at));
+        let later = record.delayed.as_ref();
+        let later = later.map_or_else(String::new, |it| format!(", {:?} {:?}", it.due, it.name));
         writeln!(
             text,
-            "producer {producer} sends record {id} to {place}, key {key}, {value}"
+            "producer {producer} sends record {id} to {place}, key {key}, {value}{later}"
         )
     }
 }

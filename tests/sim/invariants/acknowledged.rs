@@ -50,7 +50,9 @@ fn whole(
             if there.get(&id) != Some(offset) {
                 let told = match record.fate {
                     Fate::Acknowledged(_) => "acknowledged",
-                    Fate::Pending | Fate::Uncertain | Fate::Refused => "shown to a consumer",
+                    Fate::Pending | Fate::Accepted | Fate::Uncertain | Fate::Refused => {
+                        "shown to a consumer"
+                    }
                 };
                 findings.add(at, format!("{offset}: record {id} was {told}, and is lost"));
             }

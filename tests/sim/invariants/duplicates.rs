@@ -9,7 +9,7 @@ use crate::history::{Facts, RecordId, What};
 
 pub fn check(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     for (id, sent, record) in facts.each() {
-        if facts.is_buffered(sent.at) {
+        if facts.is_buffered(sent.at) || sent.delayed.is_some() {
             // Its end may be lost, and is then sent again.
             continue;
         }
@@ -39,7 +39,7 @@ fn whole(
         if !seen.insert(*id) {
             findings.add(at, format!("{offset}: record {id} is there again"));
         }
-        if facts.is_buffered(at) {
+        if facts.is_buffered(at) || facts.sent(*id).delayed.is_some() {
             // What it knew of a producer may be lost with its end, and then any batch may come first.
             continue;
         }

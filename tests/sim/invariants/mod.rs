@@ -4,6 +4,9 @@
 mod acknowledged;
 mod answers;
 mod compaction;
+mod delayed_cancels;
+mod delayed_once;
+mod delayed_times;
 mod duplicates;
 mod group_commits;
 mod group_fencing;
@@ -47,13 +50,19 @@ impl Findings<'_> {
 type Check = fn(&Facts<'_>, &mut Findings<'_>);
 
 /// All of them, those first that say most about a cause.
-const ALL: [(&str, Check); 13] = [
+const ALL: [(&str, Check); 16] = [
     ("no acknowledged loss", acknowledged::check),
     ("offsets are dense and unique", offsets::check),
     ("reads are prefixes", prefixes::check),
     ("no duplicates from idempotent producers", duplicates::check),
     ("compaction keeps each last value", compaction::check),
     ("retention deletes only what it may", retention::check),
+    ("delayed records come in the end, once", delayed_once::check),
+    (
+        "delayed records come neither early nor out of order",
+        delayed_times::check,
+    ),
+    ("what was cancelled does not come", delayed_cancels::check),
     ("a partition has one owner in a group", group_owners::check),
     (
         "commits of former owners are not taken",
