@@ -64,6 +64,8 @@ limits! {
     MAX_TOPIC_PATTERN: usize = 1024;
     /// Most members of one group.
     MAX_GROUP_MEMBERS: usize = 1000;
+    /// Largest reply about groups, in bytes, as the broker counts before it makes it.
+    MAX_GROUP_REPLY_SIZE: usize = 16 << 20;
     /// Longest metadata of a committed offset, in bytes.
     MAX_OFFSET_METADATA: usize = 4096;
     /// Shortest session timeout of a group's member, in milliseconds.

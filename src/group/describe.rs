@@ -90,6 +90,19 @@ impl<T> Group<T> {
         }
     }
 
+    /// About how large a description is, in bytes; it is no larger.
+    #[must_use]
+    pub fn description_size(&self) -> usize {
+        /// What a member or group takes besides what is counted.
+        const FIXED: usize = 256;
+        let members = self.members.iter().map(|(id, member)| {
+            let names = id.len() + member.speaker.client.len() + member.speaker.host.len();
+            let partitions = member.owned.len() * size_of::<TopicPartition>();
+            FIXED + names + member.wants.said_size() + partitions
+        });
+        FIXED + members.sum::<usize>()
+    }
+
     /// All that an operator may want to know.
     #[must_use]
     pub fn describe(&self, now: Monotonic) -> Description {

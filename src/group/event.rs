@@ -78,10 +78,17 @@ impl Wants {
     /// About how much memory it takes, in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
+        self.said_size() + self.pattern.as_ref().map_or(0, Pattern::size)
+    }
+
+    /// The same of its names alone.
+    #[must_use]
+    pub fn said_size(&self) -> usize {
         const STRING_SIZE: usize = 48;
         let topics = self.topics.iter().map(|it| STRING_SIZE + it.len());
         let instance = self.instance_id.as_ref().map_or(0, String::len);
-        topics.sum::<usize>() + instance + self.pattern.as_ref().map_or(0, Pattern::size)
+        let pattern = self.pattern.as_ref().map_or(0, |it| it.source().len());
+        topics.sum::<usize>() + instance + pattern
     }
 }
 

@@ -10,6 +10,7 @@ use std::{
 use futures_util::future::select;
 use millstream_protocol::{
     ErrorCode, FrameFlags, Wire,
+    limits::MAX_FRAME_SIZE,
     messages::{ErrorReply, HandshakeResponse, encode_body},
 };
 
@@ -97,8 +98,14 @@ impl<I: Io> ReplyTo<I> {
     ) {
         if let Some(ticket) = self.ticket.take() {
             let records = pieces.iter().map(Slice::size).sum();
-            let head = frame_head(ticket, FrameFlags::default(), message, records);
-            self.connection.answer(ticket, head, pieces, charge);
+            match frame_head(ticket, FrameFlags::default(), message, records) {
+                Some(head) => self.connection.answer(ticket, head, pieces, charge),
+                None => {
+                    let message = "the answer is larger than a frame: ask for less at once";
+                    let message = message.to_owned();
+                    self.connection.refuse(ticket, ErrorCode::Internal, message);
+                }
+            }
         }
     }
 
@@ -165,12 +172,19 @@ impl<I: Io> Drop for ReplyTo<I> {
     }
 }
 
-fn frame_head<M: Wire>(ticket: Ticket, flags: FrameFlags, message: &M, records: usize) -> Vec<u8> {
+/// Header and body of a frame; none if no peer would take a body as large as that.
+fn frame_head<M: Wire>(
+    ticket: Ticket,
+    flags: FrameFlags,
+    message: &M,
+    records: usize,
+) -> Option<Vec<u8>> {
     let body = encode_body(message);
-    let body_size = u32::try_from(body.len()).expect("replies are bounded by their requests");
+    let body_size = u32::try_from(body.len()).ok();
+    let body_size = body_size.filter(|size| *size <= MAX_FRAME_SIZE)?;
     let records_size = u32::try_from(records).expect("records of a reply are bounded");
     let header = ticket.header(flags, body_size, records_size).encode();
-    [header.as_slice(), &body].concat()
+    Some([header.as_slice(), &body].concat())
 }
 
 impl<I: Io> Connection<I> {
@@ -209,7 +223,7 @@ impl<I: Io> Connection<I> {
 
     pub(super) fn refuse(&self, ticket: Ticket, error: ErrorCode, message: String) {
         let reply = ErrorReply { error, message };
-        let head = frame_head(ticket, FrameFlags::ERROR, &reply, 0);
+        let head = frame_head(ticket, FrameFlags::ERROR, &reply, 0).expect("a sentence is short");
         self.answer(ticket, head, Vec::new(), Charge::new());
     }
 }

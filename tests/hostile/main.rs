@@ -17,6 +17,7 @@ mod crowd;
 mod fetches;
 mod forwarded;
 mod frames;
+mod groups;
 mod memory;
 mod mutate;
 mod peer;

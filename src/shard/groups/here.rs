@@ -3,21 +3,18 @@
 use std::rc::Rc;
 
 use millstream_protocol::{
-    ErrorCode, LeaderEpoch, Offset, TopicPartition,
-    messages::{
-        CommittedOffset, DeleteGroupsResult, GroupDescription, GroupHeartbeatRequest,
-        GroupHeartbeatResponse, ListedGroup, OffsetFetchRequest, OffsetFetchResponse,
-    },
+    ErrorCode,
+    messages::{DeleteGroupsResult, GroupHeartbeatRequest, GroupHeartbeatResponse, ListedGroup},
 };
 
 use super::{
     coordinator::{Coordinator, Token},
     requests::{Done, GroupRequest, GroupResponse},
-    wire::{description, heartbeat, loading},
+    wire::{heartbeat, loading},
 };
 use crate::{
-    group::{Epoch, Event, Heartbeat, Refusal, Speaker, offsets::Committed},
-    io::{Io, TaskClass},
+    group::{Epoch, Event, Heartbeat, Refusal, Speaker},
+    io::Io,
     shard::Shard,
 };
 
@@ -32,16 +29,13 @@ impl<I: Io> Shard<I> {
                 self.heartbeat_here(request, speaker, token);
             }
             GroupRequest::Commit(request) => self.commit_here(request, done),
-            GroupRequest::Fetch(request) => self.fetch_offsets_here(request, done),
+            GroupRequest::Fetch(request, most) => self.fetch_offsets_here(request, most, done),
             GroupRequest::List => {
                 let (groups, missing) = self.list_groups_here();
                 done(GroupResponse::List(groups, missing));
             }
-            GroupRequest::Describe(names) => {
-                let groups = names.iter().map(|name| self.describe_group_here(name));
-                done(GroupResponse::Describe(groups.collect()));
-            }
-            GroupRequest::Delete(names) => self.delete_groups_here(names, done),
+            GroupRequest::Describe(name, most) => done(self.describe_group_here(&name, most)),
+            GroupRequest::Delete(name) => self.delete_group_here(name, done),
         }
     }
 
@@ -127,47 +121,6 @@ impl<I: Io> Shard<I> {
         may.map(|()| (coordinator, heartbeat))
     }
 
-    fn fetch_offsets_here(self: &Rc<Self>, request: OffsetFetchRequest, done: Done) {
-        let refused = |refusal: Refusal| {
-            GroupResponse::Fetch(OffsetFetchResponse {
-                error: refusal.error,
-                message: refusal.message,
-                partitions: Vec::new(),
-            })
-        };
-        let coordinator = match self.coordinator_of(&request.group) {
-            Ok(coordinator) => coordinator,
-            Err(refusal) => return done(refused(refusal)),
-        };
-        self.io().spawn(TaskClass::Foreground, async move {
-            // What an earlier owner committed last may be on its way to the disk.
-            coordinator.settled().await;
-            if let Some(refusal) = coordinator.refusal() {
-                return done(refused(refusal));
-            }
-            let groups = coordinator.groups.borrow();
-            let response = match groups.get(request.group.as_str()) {
-                None => nothing_committed(&request),
-                Some(entry) => OffsetFetchResponse {
-                    partitions: match &request.partitions {
-                        Some(wanted) => wanted
-                            .iter()
-                            .map(|at| committed_offset(*at, entry.offsets.of(*at)))
-                            .collect(),
-                        None => entry
-                            .offsets
-                            .iter()
-                            .map(|(at, committed)| committed_offset(at, Some(committed)))
-                            .collect(),
-                    },
-                    ..OffsetFetchResponse::default()
-                },
-            };
-            drop(groups);
-            done(GroupResponse::Fetch(response));
-        });
-    }
-
     fn list_groups_here(&self) -> (Vec<ListedGroup>, Option<Refusal>) {
         let mut listed = Vec::new();
         let mut missing = None;
@@ -183,35 +136,7 @@ impl<I: Io> Shard<I> {
         (listed, missing)
     }
 
-    fn describe_group_here(self: &Rc<Self>, name: &str) -> GroupDescription {
-        let refused = |refusal: Refusal| GroupDescription {
-            group: name.to_owned(),
-            error: refusal.error,
-            message: refusal.message,
-            ..GroupDescription::default()
-        };
-        match self.coordinator_of(name) {
-            Err(refusal) => refused(refusal),
-            Ok(coordinator) => match coordinator.groups.borrow().get(name) {
-                None => refused(no_group(name)),
-                Some(entry) => description(name, entry.group.describe(self.io().now())),
-            },
-        }
-    }
-
-    fn delete_groups_here(self: &Rc<Self>, mut names: Vec<String>, done: Done) {
-        let name = names.pop().unwrap_or_default();
-        let result = |outcome: Result<(), Refusal>| {
-            let (error, message) = match outcome {
-                Ok(()) => (ErrorCode::None, String::new()),
-                Err(refusal) => (refusal.error, refusal.message),
-            };
-            GroupResponse::Delete(vec![DeleteGroupsResult {
-                group: name.clone(),
-                error,
-                message,
-            }])
-        };
+    fn delete_group_here(self: &Rc<Self>, name: String, done: Done) {
         let found = self.coordinator_of(&name).and_then(|coordinator| {
             let groups = coordinator.groups.borrow();
             let entry = groups.get(name.as_str()).ok_or_else(|| no_group(&name))?;
@@ -220,25 +145,23 @@ impl<I: Io> Shard<I> {
             drop(groups);
             Ok((coordinator, id))
         });
+        let tell = |outcome: Result<(), Refusal>| {
+            let refusal = outcome.err();
+            let error = refusal.as_ref().map_or(ErrorCode::None, |it| it.error);
+            done(GroupResponse::Delete(DeleteGroupsResult {
+                group: name,
+                error,
+                message: refusal.map_or_else(String::new, |it| it.message),
+            }));
+        };
         match found {
-            Err(refusal) => done(result(Err(refusal))),
-            Ok((coordinator, id)) => {
-                let result_of = result(Ok(()));
-                let group = name.clone();
-                self.forget_group(&coordinator, &id, move |outcome| match outcome {
-                    Ok(()) => done(result_of),
-                    Err(refusal) => done(GroupResponse::Delete(vec![DeleteGroupsResult {
-                        group,
-                        error: refusal.error,
-                        message: refusal.message,
-                    }])),
-                });
-            }
+            Err(refusal) => tell(Err(refusal)),
+            Ok((coordinator, id)) => self.forget_group(&coordinator, &id, tell),
         }
     }
 }
 
-fn no_group(name: &str) -> Refusal {
+pub(super) fn no_group(name: &str) -> Refusal {
     Refusal {
         error: ErrorCode::UnknownGroup,
         message: format!("there is no group {name}"),
@@ -250,30 +173,4 @@ pub(super) fn no_room() -> Refusal {
         error: ErrorCode::GroupLimitReached,
         message: "groups take all the memory that this shard has for them".to_owned(),
     }
-}
-
-pub(super) fn nothing_committed(request: &OffsetFetchRequest) -> OffsetFetchResponse {
-    let wanted = request.partitions.iter().flatten();
-    OffsetFetchResponse {
-        partitions: wanted.map(|at| committed_offset(*at, None)).collect(),
-        ..OffsetFetchResponse::default()
-    }
-}
-
-fn committed_offset(at: TopicPartition, committed: Option<&Committed>) -> CommittedOffset {
-    let mut answer = CommittedOffset {
-        topic: at.topic,
-        partition: at.partition,
-        offset: Offset(-1),
-        leader_epoch: LeaderEpoch::UNKNOWN,
-        metadata: String::new(),
-        commit_ms: -1,
-    };
-    if let Some(committed) = committed {
-        answer.offset = committed.offset;
-        answer.leader_epoch = committed.leader_epoch;
-        answer.metadata.clone_from(&committed.metadata);
-        answer.commit_ms = committed.commit_ms;
-    }
-    answer
 }

@@ -7,6 +7,7 @@ mod commit;
 mod coordinator;
 mod entry;
 mod here;
+mod large;
 mod load;
 mod order;
 mod requests;

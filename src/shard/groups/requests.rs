@@ -7,15 +7,15 @@ use futures_util::future::join_all;
 use millstream_protocol::{
     ErrorCode, ShardId, TopicPartition, Wire,
     messages::{
-        DeleteGroupsResponse, DeleteGroupsResult, DescribeGroupsResponse, GroupDescription,
-        GroupHeartbeatRequest, GroupHeartbeatResponse, ListGroupsResponse, ListedGroup,
-        OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse,
+        DeleteGroupsResponse, DeleteGroupsResult, GroupDescription, GroupHeartbeatRequest,
+        GroupHeartbeatResponse, ListGroupsResponse, ListedGroup, OffsetCommitRequest,
+        OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse,
     },
 };
 
 use super::{
-    here::nothing_committed,
-    wire::{check_group, descriptions_size, speaker},
+    here::no_group,
+    wire::{check_group, speaker},
 };
 use crate::{
     control::{ControlReply, ControlRequest},
@@ -35,14 +35,14 @@ pub enum GroupRequest {
     Heartbeat(GroupHeartbeatRequest, Speaker),
     /// Commit.
     Commit(OffsetCommitRequest),
-    /// What was committed.
-    Fetch(OffsetFetchRequest),
+    /// What was committed, if the answer is no larger than this.
+    Fetch(OffsetFetchRequest, usize),
     /// Every group of the shard.
     List,
-    /// These groups.
-    Describe(Vec<String>),
-    /// These groups away.
-    Delete(Vec<String>),
+    /// This group, if its description is no larger than this.
+    Describe(String, usize),
+    /// This group away.
+    Delete(String),
 }
 
 /// The answer to the request of the same name.
@@ -56,9 +56,11 @@ pub enum GroupResponse {
     /// To `List`; and whether some groups are missing.
     List(Vec<ListedGroup>, Option<Refusal>),
     /// To `Describe`.
-    Describe(Vec<GroupDescription>),
+    Describe(Box<GroupDescription>),
     /// To `Delete`.
-    Delete(Vec<DeleteGroupsResult>),
+    Delete(DeleteGroupsResult),
+    /// To `Fetch` and `Describe`: it would be about so large, in bytes.
+    Large(usize),
 }
 
 /// Where an answer goes.
@@ -85,16 +87,9 @@ impl<I: Io> Shard<I> {
                     _ => None,
                 });
             }
-            Request::OffsetFetch(request) if self.place_of(&request.group).is_none() => {
-                reply_to.send(&nothing_committed(&request));
-            }
             Request::OffsetFetch(request) => {
-                let group = request.group.clone();
-                let request = GroupRequest::Fetch(request);
-                self.serve_one(&group, request, reply_to, |response| match response {
-                    GroupResponse::Fetch(response) => Some(response),
-                    _ => None,
-                });
+                let task = Rc::clone(self).fetch_offsets(request, reply_to);
+                self.io().spawn(TaskClass::Foreground, task);
             }
             Request::ListGroups(_) => {
                 let task = Rc::clone(self).list_groups(reply_to);
@@ -180,7 +175,7 @@ impl<I: Io> Shard<I> {
         })
     }
 
-    async fn ask_group(
+    pub(super) async fn ask_group(
         self: &Rc<Self>,
         shard: ShardId,
         request: GroupRequest,
@@ -214,61 +209,30 @@ impl<I: Io> Shard<I> {
         reply_to.send_with(&response, Vec::new(), charge);
     }
 
-    async fn describe_groups(self: Rc<Self>, names: Vec<String>, reply_to: ReplyTo<I>) {
-        let refused = |group: &str, error, message: &str| GroupDescription {
-            group: group.to_owned(),
-            error,
-            message: message.to_owned(),
-            ..GroupDescription::default()
-        };
-        let ask = |names: Vec<String>| GroupRequest::Describe(names);
-        let results_of = |response| match response {
-            GroupResponse::Describe(groups) => groups,
-            _ => Vec::new(),
-        };
-        let groups = self.spread_groups(names, ask, results_of, refused).await;
-        let charge = reply_to.reserve(descriptions_size(&groups)).await;
-        reply_to.send_with(&DescribeGroupsResponse { groups }, Vec::new(), charge);
-    }
-
     async fn delete_groups(self: Rc<Self>, names: Vec<String>, reply_to: ReplyTo<I>) {
-        let refused = |group: &str, error, message: &str| DeleteGroupsResult {
-            group: group.to_owned(),
-            error,
-            message: message.to_owned(),
-        };
-        let results_of = |response| match response {
-            GroupResponse::Delete(groups) => groups,
-            _ => Vec::new(),
-        };
-        let ask = |names: Vec<String>| GroupRequest::Delete(names);
-        let groups = self.spread_groups(names, ask, results_of, refused).await;
-        reply_to.send(&DeleteGroupsResponse { groups });
-    }
-
-    /// Asks each group's shard, one after the other: these requests are rare.
-    async fn spread_groups<R>(
-        self: &Rc<Self>,
-        names: Vec<String>,
-        ask: impl Fn(Vec<String>) -> GroupRequest,
-        results_of: impl Fn(GroupResponse) -> Vec<R>,
-        refused: impl Fn(&str, ErrorCode, &str) -> R,
-    ) -> Vec<R> {
-        let mut results = Vec::with_capacity(names.len());
-        for name in names {
-            let Some(place) = self.place_of(&name) else {
-                let message = format!("there is no group {name}");
-                results.push(refused(&name, ErrorCode::UnknownGroup, &message));
-                continue;
+        let mut groups = Vec::with_capacity(names.len());
+        // One after the other: these requests are rare.
+        for group in names {
+            let refused = |error, message| DeleteGroupsResult {
+                group: group.clone(),
+                error,
+                message,
             };
-            match self
-                .ask_group(self.owner(place), ask(vec![name.clone()]))
-                .await
-            {
-                Ok(response) => results.extend(results_of(response)),
-                Err(why) => results.push(refused(&name, why.error_code(), why.message())),
-            }
+            groups.push(match self.place_of(&group) {
+                None => {
+                    let refusal = no_group(&group);
+                    refused(refusal.error, refusal.message)
+                }
+                Some(place) => {
+                    let request = GroupRequest::Delete(group.clone());
+                    match self.ask_group(self.owner(place), request).await {
+                        Ok(GroupResponse::Delete(result)) => result,
+                        Ok(_) => unreachable!("a deletion is answered as one"),
+                        Err(why) => refused(why.error_code(), why.message().to_owned()),
+                    }
+                }
+            });
         }
-        results
+        reply_to.send(&DeleteGroupsResponse { groups });
     }
 }

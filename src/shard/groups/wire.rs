@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use millstream_protocol::{
-    ErrorCode, TopicPartition,
+    ErrorCode,
     limits::{
         MAX_FETCH_WAIT_MS, MAX_GROUP_ID, MAX_MEMBER_ID, MAX_REBALANCE_TIMEOUT_MS,
         MAX_SESSION_TIMEOUT_MS, MAX_TOPIC_NAME, MAX_TOPIC_PATTERN, MIN_SESSION_TIMEOUT_MS,
@@ -19,7 +19,7 @@ use crate::group::{
     Wants,
 };
 
-fn invalid(message: impl Into<String>) -> Refusal {
+pub(super) fn invalid(message: impl Into<String>) -> Refusal {
     Refusal {
         error: ErrorCode::InvalidRequest,
         message: message.into(),
@@ -204,18 +204,4 @@ pub(super) fn description(group: &str, found: Description) -> GroupDescription {
         assignor: found.assignor.name().to_owned(),
         members: members.collect(),
     }
-}
-
-/// About how large the descriptions are, in bytes.
-pub(super) fn descriptions_size(groups: &[GroupDescription]) -> usize {
-    const MEMBER: usize = 512;
-    let of = |group: &GroupDescription| {
-        let members = group.members.iter();
-        let members = members.map(|it| {
-            let partitions = it.assignment.len() + it.revoking.len();
-            MEMBER + partitions * size_of::<TopicPartition>()
-        });
-        MEMBER + members.sum::<usize>()
-    };
-    groups.iter().map(of).sum()
 }
