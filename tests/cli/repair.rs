@@ -215,13 +215,17 @@ fn killed_with_bad_frame(lines: &[String], at: usize) -> Option<(Broker, PathBuf
     Some((broker, path))
 }
 
-/// Flips a bit in the fourth frame of the journal that has six at least.
+/// Flips a bit in the fourth frame of the journal that has six at least; where partitions are named, two.
 fn flip_frame(broker: &Broker, at: usize) -> PathBuf {
     for (path, bytes) in files(&broker.data_dir().join("journal")) {
         let frames = |at: &usize| bytes[*at..].starts_with(b"MSJR") && bytes[at + 56] > 0;
         let frames: Vec<usize> = (4_096..bytes.len()).step_by(4_096).filter(frames).collect();
         if frames.len() > 5 {
             flip(&path, frames[3] + at);
+            if at < 64 + 96 {
+                // One alone is put right.
+                flip(&path, frames[3] + at + 30);
+            }
             return path;
         }
     }
@@ -259,6 +263,28 @@ fn a_frame_that_nobody_can_read_sets_the_journal_aside() {
     let aside = PathBuf::from(format!("{}.damaged", journal.display()));
     assert!(aside.exists() && !journal.exists());
     check_serves(&mut broker, &lines, &[(3, 4)]);
+}
+
+#[test]
+fn one_bad_bit_in_the_name_of_a_partition_costs_nothing() {
+    let lines = lines(10);
+    let Some((mut broker, journal)) = killed_with_bad_frame(&lines, 64 + 96 + 70) else {
+        return;
+    };
+    let data = broker.data_dir().to_str().unwrap().to_owned();
+    let found = broker.run(&["log", "verify", &data]);
+    assert_eq!(found.status.code(), Some(1), "{found:?}");
+    // The record is right again, and the header of its entry is not.
+    let bytes = fs::read(&journal).unwrap();
+    let frames = (4_096..bytes.len()).step_by(4_096);
+    let mut frames = frames.filter(|at| bytes[*at..].starts_with(b"MSJR") && bytes[at + 56] > 0);
+    let frame = frames.nth(3).unwrap();
+    flip(&journal, frame + 64 + 96 + 70);
+    flip(&journal, frame + 64 + 20);
+    broker.run(&["log", "verify", &data]).ok();
+    let said = broker.run(&["log", "repair", "--yes", &data]).text();
+    assert_eq!(said, "nothing is damaged\n");
+    check_serves(&mut broker, &lines, &[]);
 }
 
 #[test]

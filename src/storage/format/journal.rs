@@ -29,7 +29,9 @@ const VERSION_WITHOUT_DIRECTORY: u16 = 1;
 
 const FILE_FIELDS_SIZE: usize = 32;
 const CRC_AT: usize = 8;
-const CRC_COVERS_FROM: usize = 12;
+/// A frame's checksum covers all of it from here on.
+pub const CRC_COVERS_FROM: usize = 12;
+const SIZE_AT: usize = 12;
 const JOURNAL_AT: usize = 16;
 const DIRECTORY_CRC_AT: usize = 60;
 /// Entries begin on multiples of this.
@@ -173,6 +175,19 @@ impl FrameHeader {
         let frame = bytes.get(..header.size as usize)?;
         let crc = u32::from_le_bytes(field(frame, CRC_AT));
         (crc32c(&frame[CRC_COVERS_FROM..]) == crc).then_some(header)
+    }
+
+    /// What a header that cannot be believed gives as the frame's size in bytes and as its checksum.
+    #[must_use]
+    pub fn claims(bytes: &[u8]) -> Option<(u32, u32)> {
+        let bytes = bytes.get(..FRAME_HEADER_SIZE)?;
+        let crc = u32::from_le_bytes(field(bytes, CRC_AT));
+        Some((Self::fields(bytes).size, crc))
+    }
+
+    /// Gives a frame another size.
+    pub fn set_size(frame: &mut [u8], size: u32) {
+        frame[SIZE_AT..JOURNAL_AT].copy_from_slice(&size.to_le_bytes());
     }
 
     /// Something in a header that cannot be believed says that the frame has no entries. Either of its fields

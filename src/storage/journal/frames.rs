@@ -3,6 +3,7 @@
 //! | what is intact | what is made of the frame |
 //! |---|---|
 //! | all of it | *whole*: everything in it counts |
+//! | all but one byte of its directory | whole: two checksums say which byte it was, and it is put right ([`correction`](super::correction)) |
 //! | its directory | *spoiled*: entries count whose own checksum holds; of the others it is known whose they were |
 //! | its entries, up to the next frame | whole: only its header is damaged, and nothing is lost |
 //! | less | nobody can tell whose records were in it |
@@ -12,7 +13,7 @@ use std::path::PathBuf;
 use millstream_protocol::TopicPartition;
 use uuid::Uuid;
 
-use super::torn::Doubtful;
+use super::{correction::corrected, torn::Doubtful};
 use crate::{
     io::{BLOCK_SIZE, align_up},
     storage::format::{
@@ -30,7 +31,11 @@ pub(super) struct FoundFile {
     pub flushed: u64,
     /// What only looks like a frame, in no order.
     pub doubtful: Vec<Doubtful>,
+    corrections_tried: u32,
 }
+
+/// Frames of one file that are tried to be put right: each takes time by its size.
+const MAX_CORRECTIONS: u32 = 8;
 
 /// A frame that was found.
 pub(super) struct FoundFrame {
@@ -44,6 +49,12 @@ pub(super) struct FoundFrame {
 }
 
 impl FoundFrame {
+    /// What of it is damaged: entries whose own checksum does not hold. None if all of it is intact.
+    pub fn damaged_entries(&self) -> impl Iterator<Item = (ChunkHeader, usize)> + '_ {
+        let entries = self.entries().filter(|_| self.spoiled);
+        entries.filter(|(_, at)| ChunkHeader::verified_unpadded(&self.bytes[*at..]).is_err())
+    }
+
     /// Where the next one begins.
     pub fn end(&self) -> u64 {
         self.position + self.header.disk_size() as u64
@@ -70,12 +81,13 @@ pub(super) fn parse_file(path: PathBuf, journal: Uuid, bytes: &[u8]) -> FoundFil
         frames: Vec::new(),
         flushed: 0,
         doubtful: Vec::new(),
+        corrections_tried: 0,
     };
     // A frame without a readable header, if that is what comes behind the last one.
     let mut headless: Option<(usize, FrameHeader)> = None;
     let (mut at, mut behind) = (0, 0);
     while at < bytes.len() {
-        let Some((header, spoiled)) = frame_at(&bytes[at..], journal) else {
+        let Some((header, spoiled, frame)) = found.frame_at(&bytes[at..], journal) else {
             found.doubt(FrameHeader::peek(&bytes[at..]), at, bytes, journal);
             if at == behind {
                 // Nowhere else: entries that begin in the middle of a frame are not all there was.
@@ -92,9 +104,10 @@ pub(super) fn parse_file(path: PathBuf, journal: Uuid, bytes: &[u8]) -> FoundFil
                 sequence,
                 ..headless
             };
-            found.add(headless, begin, bytes, false);
+            let frame = bytes[begin..begin + headless.size as usize].to_vec();
+            found.add(headless, begin, frame, false);
         }
-        found.add(header, at, bytes, spoiled);
+        found.add(header, at, frame, spoiled);
         at += header.disk_size();
         behind = at;
     }
@@ -130,18 +143,30 @@ impl FoundFile {
         (newest == number - 1).then_some(number)
     }
 
-    fn add(&mut self, header: FrameHeader, at: usize, bytes: &[u8], spoiled: bool) {
+    /// The frame that begins there, and whether it is spoiled.
+    fn frame_at(&mut self, bytes: &[u8], journal: Uuid) -> Option<(FrameHeader, bool, Vec<u8>)> {
+        if let Some((header, spoiled)) = frame_at(bytes, journal) {
+            return Some((header, spoiled, bytes[..header.size as usize].to_vec()));
+        }
+        if !bytes.starts_with(&FRAME_MAGIC) || self.corrections_tried == MAX_CORRECTIONS {
+            return None;
+        }
+        self.corrections_tried += 1;
+        let frame = corrected(bytes, journal)?;
+        Some((FrameHeader::verified(&frame)?, false, frame))
+    }
+
+    fn add(&mut self, header: FrameHeader, at: usize, bytes: Vec<u8>, spoiled: bool) {
         let newest = self.frames.last().map(|last| last.header.sequence);
         if newest.is_some_and(|newest| newest >= header.sequence) {
             // It was there before the file was used again.
             return;
         }
         self.flushed = self.flushed.max(header.flushed);
-        let end = bytes.len().min(at + header.size as usize);
         self.frames.push(FoundFrame {
             header,
             position: JOURNAL_HEADER_SIZE + at as u64,
-            bytes: bytes[at..end].to_vec(),
+            bytes,
             spoiled,
         });
     }
@@ -191,19 +216,21 @@ fn entries_without_header(bytes: &[u8], journal: Uuid) -> Option<FrameHeader> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use millstream_protocol::{LeaderEpoch, Offset, PartitionIndex, TopicId};
 
     use super::*;
 
-    /// Entries of 512 bytes: each block has one where a frame's first one would be.
-    fn frame(journal: Uuid, sequence: u64, entry_count: u32) -> Vec<u8> {
-        let size = FRAME_HEADER_SIZE + 512 * entry_count as usize;
+    pub const ENTRY_SIZE: usize = 512;
+
+    /// Each block has an entry where a frame's first one would be.
+    pub fn frame(journal: Uuid, sequence: u64, entry_count: u32) -> Vec<u8> {
+        let size = FRAME_HEADER_SIZE + ENTRY_SIZE * entry_count as usize;
         let mut bytes = vec![0; size];
         for number in 0..entry_count {
-            let at = FRAME_HEADER_SIZE + 512 * number as usize;
+            let at = FRAME_HEADER_SIZE + ENTRY_SIZE * number as usize;
             let entry = ChunkHeader {
-                payload_size: u32::try_from(512 - CHUNK_HEADER_SIZE).unwrap(),
+                payload_size: u32::try_from(ENTRY_SIZE - CHUNK_HEADER_SIZE).unwrap(),
                 id: TopicPartition {
                     topic: TopicId(Uuid::from_u128(1)),
                     partition: PartitionIndex(number),
@@ -218,7 +245,7 @@ mod tests {
                 batch_count: 1,
                 flags: 0,
             };
-            entry.seal(&mut bytes[at..at + 512]);
+            entry.seal(&mut bytes[at..at + ENTRY_SIZE]);
         }
         let header = FrameHeader {
             size: u32::try_from(size).unwrap(),
@@ -252,9 +279,11 @@ mod tests {
         let mut damaged = good.clone();
         damaged[second + 8] ^= 1;
         assert_eq!(found(&damaged, journal), [(1, 30), (2, 30), (3, 30)]);
-        // The header of its first entry, which the directory's checksum covers.
+        // One byte of the header of its first entry, which the directory's checksum covers; then two.
         let mut damaged = good.clone();
         damaged[second + FRAME_HEADER_SIZE + 12] ^= 1;
+        assert_eq!(found(&damaged, journal), [(1, 30), (2, 30), (3, 30)]);
+        damaged[second + FRAME_HEADER_SIZE + 20] ^= 1;
         assert_eq!(found(&damaged, journal), [(1, 30), (3, 30)]);
         // Its first block.
         let mut damaged = good;

@@ -6,6 +6,7 @@
 //! without a flush; `ring` frees what they have made durable there. Without room, logs wait for what is on
 //! its way; if none is to be expected they go to their segments directly.
 
+mod correction;
 mod files;
 mod frames;
 mod logs;

@@ -272,14 +272,20 @@ impl Replay {
             if sequence > flushed.max(expected - 1) + 1 || frame.spoiled && sequence > flushed {
                 // Torn, and what follows a torn frame was never acknowledged.
                 let torn = expected.max(flushed + 1);
-                let found = doubtful.find(torn, (&place.0, place.1));
-                let missing = || TornFrame::missing(journal, torn, place);
-                self.torn.push(found.unwrap_or_else(missing));
+                let is_torn = sequence == torn;
+                if !is_torn || frame.damaged_entries().next().is_some() {
+                    let found = doubtful.find(torn, (&place.0, place.1));
+                    let missing = || TornFrame::missing(journal, torn, place);
+                    self.torn.push(found.unwrap_or_else(missing));
+                }
+                if is_torn {
+                    self.add_frame(journal, &path, frame, true);
+                }
                 return gaps;
             }
             place = (path.clone(), frame.end());
             expected = sequence.saturating_add(1);
-            self.add_frame(journal, &path, frame);
+            self.add_frame(journal, &path, frame, false);
         }
         if flushed >= expected {
             gap(expected..=flushed, place);
@@ -290,12 +296,20 @@ impl Replay {
         gaps
     }
 
-    fn add_frame(&mut self, journal: Uuid, path: &Path, frame: FoundFrame) {
+    /// Adds what is intact of a frame. What is damaged is lost if the frame is known to have been durable; of a torn
+    /// one the rest may have been acknowledged, and harms nobody if it was not.
+    fn add_frame(&mut self, journal: Uuid, path: &Path, frame: FoundFrame, is_torn: bool) {
+        let damaged: BTreeSet<usize> = frame.damaged_entries().map(|(_, at)| at).collect();
         let logs = &mut self.journals.entry(journal).or_default().logs;
         for (header, at) in frame.entries() {
-            logs.insert(header.id);
-            let bytes = &frame.bytes[at..];
-            if frame.spoiled && ChunkHeader::verified_unpadded(bytes).is_err() {
+            if !damaged.contains(&at) {
+                let payload = at + CHUNK_HEADER_SIZE;
+                self.entries.entry(header.id).or_default().push(Entry {
+                    header,
+                    frame: self.frames.len(),
+                    payload: payload..payload + header.payload_size as usize,
+                });
+            } else if !is_torn {
                 let spoiled = self.spoiled.entry(header.id).or_default();
                 spoiled.push(SpoiledEntry {
                     header,
@@ -303,14 +317,10 @@ impl Replay {
                     position: frame.position + at as u64,
                     frame: frame.header.sequence,
                 });
+            } else {
                 continue;
             }
-            let payload = at + CHUNK_HEADER_SIZE;
-            self.entries.entry(header.id).or_default().push(Entry {
-                header,
-                frame: self.frames.len(),
-                payload: payload..payload + header.payload_size as usize,
-            });
+            logs.insert(header.id);
         }
         self.frames.push(frame.bytes);
     }

@@ -24,7 +24,7 @@ pub struct TornFrame {
     pub journal: Uuid,
     /// Its number, if anything says it.
     pub frame: Option<u64>,
-    /// Whose records were in it; empty if nobody can tell.
+    /// Whose records are lost with it; empty if nobody can tell.
     pub logs: Vec<TopicPartition>,
 }
 
@@ -75,7 +75,7 @@ pub(super) struct Doubtful {
     /// As its header says, which cannot be believed.
     pub frame: Option<u64>,
     pub position: u64,
-    /// Those of its entries that are intact.
+    /// Whose entries it loses, as far as anything intact says it.
     pub logs: Vec<TopicPartition>,
 }
 
@@ -93,7 +93,7 @@ impl DoubtfulFrames {
             let spoiled = spoiled.map(|frame| Doubtful {
                 frame: Some(frame.header.sequence),
                 position: frame.position,
-                logs: frame.entries().map(|(entry, _)| entry.id).collect(),
+                logs: frame.damaged_entries().map(|(entry, _)| entry.id).collect(),
             });
             let all = spoiled.chain(file.doubtful.iter().cloned());
             found.extend(all.map(|doubtful| (file.path.clone(), doubtful)));
