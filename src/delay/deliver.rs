@@ -1,96 +1,20 @@
 //! From the delay log to the partition: the records that are due, as a batch of the partition's; and the
 //! broker's own notes in the delay log.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use millstream_protocol::{
     Offset, ProducerEpoch, ProducerId,
-    batch::{
-        BatchBuilder, BatchError, Batches, Compression, DecodedBatch, NO_HEADERS, set_append_time,
-    },
+    batch::{BatchBuilder, BatchError, Compression, DecodedBatch, NO_HEADERS, set_append_time},
     headers,
+    limits::MAX_BATCH_SIZE,
 };
 
-use super::recent::Entry;
+use super::{found::FoundRecords, recent::Entry};
 
 /// What the broker writes as the producer of its own batches.
 const BROKER: (ProducerId, ProducerEpoch, i32) = (ProducerId::BROKER, ProducerEpoch(-1), -1);
 
-/// A record as the delay log has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// When it is due.
-    pub due_ms: Option<i64>,
-    /// Its timestamp, in milliseconds.
-    pub timestamp_ms: i64,
-    /// Its key.
-    pub key: Option<Vec<u8>>,
-    /// Its value.
-    pub value: Option<Vec<u8>>,
-    headers: Vec<(Vec<u8>, Option<Vec<u8>>)>,
-    compression: Compression,
-}
-
-impl Found {
-    /// The id its producer gave, or nothing.
-    #[must_use]
-    pub fn id(&self) -> String {
-        let name = headers::DELAY_ID.as_bytes();
-        let found = self.headers.iter().find(|(header, _)| header == name);
-        let value = found.and_then(|(_, value)| value.clone());
-        String::from_utf8(value.unwrap_or_default()).unwrap_or_default()
-    }
-
-    fn size(&self) -> usize {
-        let headers = self.headers.iter();
-        let headers = headers.map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len));
-        let bytes = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
-        bytes(&self.key) + bytes(&self.value) + headers.sum::<usize>()
-    }
-
-    /// Copies out of batches of the delay log the records that are wanted and not there yet.
-    ///
-    /// # Errors
-    /// [`BatchError`]: the bytes are no batches.
-    pub fn collect(
-        batches: &[u8],
-        wanted: &BTreeSet<Offset>,
-        found: &mut BTreeMap<Offset, Self>,
-    ) -> Result<(), BatchError> {
-        for batch in Batches::trusted(batches) {
-            let (header, bytes) = batch?;
-            let mut here = wanted.range(header.base_offset..header.next_offset());
-            if here.all(|offset| found.contains_key(offset)) {
-                continue;
-            }
-            let compression = header.attributes.compression();
-            for record in DecodedBatch::open(bytes)?.records() {
-                let record = record?;
-                if !wanted.contains(&record.offset) {
-                    continue;
-                }
-                let due = record.headers;
-                let due = due.filter(|(name, _)| *name == headers::DELIVER_AT.as_bytes());
-                let owned = record
-                    .headers
-                    .map(|(name, value)| (name.to_vec(), value.map(<[u8]>::to_vec)));
-                let record = (
-                    record.offset,
-                    Self {
-                        due_ms: due.last().and_then(|(_, value)| headers::number(value)),
-                        timestamp_ms: record.timestamp_ms,
-                        key: record.key.map(<[u8]>::to_vec),
-                        value: record.value.map(<[u8]>::to_vec),
-                        headers: owned.collect(),
-                        compression,
-                    },
-                );
-                found.entry(record.0).or_insert(record.1);
-            }
-        }
-        Ok(())
-    }
-}
+/// A larger batch is not compressed: what a codec adds might not fit.
+const LARGE_BATCH_SIZE: usize = MAX_BATCH_SIZE as usize / 2;
 
 /// A batch for the partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,7 +32,7 @@ pub struct Parcel {
 /// [`BatchError`] if there is no making a batch of them.
 pub fn pack(
     entries: &[Entry],
-    found: &BTreeMap<Offset, Found>,
+    found: &FoundRecords,
     now_ms: i64,
     max_size: usize,
     append_time: bool,
@@ -117,12 +41,9 @@ pub fn pack(
     let mut packed = Vec::with_capacity(entries.len());
     let mut compression = Compression::None;
     for entry in entries {
-        let Some(record) = found.get(&entry.offset) else {
+        let Some(record) = found.of(entry.offset) else {
             break;
         };
-        if !builder.is_empty() && builder.size() + record.size() > max_size {
-            break;
-        }
         let (original, offset) = (record.timestamp_ms.to_string(), entry.offset.to_string());
         let mut all: Vec<(&[u8], Option<&[u8]>)> = Vec::with_capacity(record.headers.len() + 2);
         let own = record.headers.iter();
@@ -132,6 +53,10 @@ pub fn pack(
         let name = headers::DELAY_OFFSET.as_bytes();
         all.push((name, Some(offset.as_bytes())));
         let (key, value) = (record.key.as_deref(), record.value.as_deref());
+        let size = BatchBuilder::max_record_size(key, value, &all);
+        if !builder.is_empty() && builder.size() + size > max_size {
+            break;
+        }
         if builder.push(now_ms, key, value, &all).is_err() {
             break;
         }
@@ -142,6 +67,10 @@ pub fn pack(
     }
     if builder.is_empty() {
         return Ok(None);
+    }
+    if builder.size() > LARGE_BATCH_SIZE {
+        // What cannot be compressed becomes larger.
+        compression = Compression::None;
     }
     let mut batch = builder.finish(Some(BROKER), compression);
     if append_time {

@@ -10,6 +10,7 @@ mod clock;
 mod deliver;
 mod deliveries;
 mod finished;
+mod found;
 mod pending;
 mod recent;
 mod run_file;
@@ -22,10 +23,11 @@ mod undone;
 #[cfg(test)]
 mod model;
 
-pub use accept::{AcceptError, Terms, accept};
+pub use accept::{AcceptError, Accepting, Terms, accept};
 pub use clock::DelayClock;
-pub use deliver::{Found, Parcel, note, pack};
+pub use deliver::{Parcel, note, pack};
 pub use deliveries::Deliveries;
+pub use found::{Found, FoundRecords};
 pub use recent::{Entry, IdHash};
 pub use run_file::{
     BLOCK_ENTRIES, DamagedBlock, RUN_BLOCK_SIZE, block_of, decode_block, encode_block,

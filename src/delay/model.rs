@@ -187,7 +187,9 @@ impl World {
             }
             Op::Spill(finished) => {
                 self.schedule.spill_at = 1;
-                if let Some((number, entries)) = self.schedule.spill() {
+                let again = self.schedule.spill_again();
+                let first = again.or_else(|| self.schedule.spill());
+                if let Some((number, entries)) = first {
                     assert!(entries.is_sorted());
                     self.disk.insert(number, entries);
                     if *finished {
@@ -311,13 +313,16 @@ impl World {
         }
         let entries = self.schedule.take_due(self.now_ms, taken);
         self.schedule.check();
-        let mut found = BTreeMap::new();
-        for batch in &self.log.batches[..self.log.durable] {
-            let wanted: BTreeSet<Offset> = entries.iter().map(|entry| entry.offset).collect();
-            Found::collect(batch, &wanted, &mut found).expect("good batches");
+        let mut found = FoundRecords::default();
+        let wanted: BTreeSet<Offset> = entries.iter().map(|entry| entry.offset).collect();
+        for entry in &entries {
+            for batch in &self.log.batches[..self.log.durable] {
+                let read = found.collect(batch, entry.offset, &wanted, 1 << 20);
+                read.expect("good batches");
+            }
         }
-        found.retain(|offset, _| *offset >= self.log_start);
-        let there = |entry: &Entry| found.contains_key(&entry.offset);
+        let there =
+            |entry: &Entry| entry.offset >= self.log_start && found.of(entry.offset).is_some();
         assert!(entries.iter().all(there), "cleaned: {entries:?}");
         let handed = handed.min(entries.len());
         let packed = pack(&entries[..handed], &found, self.now_ms, 1 << 20, false);

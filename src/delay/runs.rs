@@ -133,6 +133,21 @@ impl Runs {
         number
     }
 
+    /// A run that has no file, under a new number: whatever there is of a file under the old one is garbage.
+    pub fn unwritten_again(&mut self) -> Option<(u64, Vec<Entry>)> {
+        let number = self.next_number;
+        let run = self.all.iter_mut().find(|run| !run.on_disk)?;
+        self.next_number += 1;
+        self.garbage.push(run.number);
+        let front = *run.head.front().expect("a run without any left is gone");
+        self.fronts.remove(&(front, run.number));
+        self.fronts.insert((front, number));
+        run.number = number;
+        run.count = run.head.len() as u64;
+        run.loaded = run.count;
+        Some((number, run.head.iter().copied().collect()))
+    }
+
     /// A run that a checkpoint names. Its head is to be loaded.
     pub fn add_known(&mut self, run: RunRef) {
         self.next_number = self.next_number.max(run.number + 1);

@@ -378,6 +378,20 @@ impl Schedule {
         });
     }
 
+    /// Records that were taken are not in the delay log any more, though what lay around them is: they are over.
+    pub fn gone(&mut self, entries: &[Entry]) {
+        self.untake(entries);
+        for entry in entries {
+            self.over(*entry);
+        }
+    }
+
+    /// Some delivery is not durable yet.
+    #[must_use]
+    pub fn is_under_way(&self) -> bool {
+        !self.handed_over.is_empty()
+    }
+
     /// Records handed over whose delivery is not durable yet.
     #[must_use]
     pub fn under_way(&self) -> usize {

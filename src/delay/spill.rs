@@ -46,6 +46,11 @@ impl Schedule {
         Some((self.runs.add(later.clone()), later))
     }
 
+    /// A run whose file could not be written, under another number, to be written again: what it still holds.
+    pub fn spill_again(&mut self) -> Option<(u64, Vec<Entry>)> {
+        self.runs.unwritten_again()
+    }
+
     /// From now on no more than so many are in memory, besides the heads of runs.
     pub fn spill_beyond(&mut self, count: usize) {
         self.spill_at = count;
@@ -192,6 +197,41 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::{super::runs::HEAD_ENTRIES, *};
+
+    #[test]
+    fn a_run_that_could_not_be_written_is_written_again() {
+        let mut schedule = Schedule::new((1, 2));
+        for at in 0..100 {
+            schedule.wait(Entry {
+                due_ms: at,
+                offset: Offset(at),
+                id: IdHash::NONE,
+            });
+            schedule.pending.insert(Offset(at));
+        }
+        schedule.end = Offset(100);
+        schedule.persisted(schedule.end);
+        schedule.spill_beyond(8);
+        let (number, mut entries) = schedule.spill().expect("much is in memory");
+        // It could not be written; meanwhile some of it is due.
+        let due = schedule.take_due(40, 100);
+        assert_eq!(due.len(), 41);
+        entries.retain(|entry| entry.due_ms > 40);
+        let (again, rest) = schedule.spill_again().expect("it is in no file");
+        assert_ne!(again, number);
+        assert_eq!(rest, entries);
+        assert_eq!(schedule.take_garbage(), [number]);
+        schedule.run_written(again);
+        assert_eq!(schedule.spill_again(), None);
+        let written: Vec<RunRef> = schedule.runs_on_disk().collect();
+        let whole = RunRef {
+            number: again,
+            count: rest.len() as u64,
+            position: 0,
+        };
+        assert_eq!(written, [whole]);
+        assert_eq!(schedule.take_due(99, 100).len(), 59);
+    }
 
     /// Half a million records, due at random, most of them far away: what is in memory does not grow with
     /// them, and they come in order.

@@ -470,8 +470,9 @@ impl<I: Io> PartitionShell<I> {
         let shell = Rc::clone(self);
         self.io.spawn(TaskClass::Background, async move {
             match shell.log.checkpoint(shell.snapshot()).await {
-                Ok(true) => shell.now_checkpointed(),
-                Ok(false) => {}
+                // A snapshot taken since, at the close, may not be durable.
+                Ok(true) if !shell.closed.get() => shell.now_checkpointed(),
+                Ok(_) => {}
                 Err(error) => {
                     tracing::warn!(partition = %shell.log.id(), %error, "no checkpoint");
                 }
@@ -486,6 +487,9 @@ impl<I: Io> PartitionShell<I> {
         self.machine
             .borrow_mut()
             .expire_producers(self.io.wall_ms(), set_by_ms);
+        if let Some(Role::Partition(delay)) = self.role.get() {
+            delay.expire_producers(set_by_ms);
+        }
     }
 
     /// Raises the log start offset, durably.
@@ -504,10 +508,12 @@ impl<I: Io> PartitionShell<I> {
     /// # Errors
     /// The log's.
     pub async fn close(&self) -> Result<(), LogError> {
-        if let Some(Role::Partition(delay)) = self.role.get() {
-            delay.close().await?;
-        }
-        self.close_log().await
+        let delayed = match self.role.get() {
+            Some(Role::Partition(delay)) => delay.close().await,
+            _ => Ok(()),
+        };
+        // Trouble with one log keeps nobody from closing the other.
+        self.close_log().await.and(delayed)
     }
 
     /// Removes the partition's files. What waits is refused.
@@ -515,10 +521,11 @@ impl<I: Io> PartitionShell<I> {
     /// # Errors
     /// The disk's.
     pub async fn remove(self: &Rc<Self>) -> Result<(), LogError> {
-        if let Some(Role::Partition(delay)) = self.role.get() {
-            delay.remove().await?;
-        }
-        self.remove_log().await
+        let delayed = match self.role.get() {
+            Some(Role::Partition(delay)) => delay.remove().await,
+            _ => Ok(()),
+        };
+        self.remove_log().await.and(delayed)
     }
 }
 

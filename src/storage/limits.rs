@@ -57,6 +57,8 @@ pub const MAX_FRAME_SIZE: usize = 1 << 20;
 pub const JOURNAL_FILE_SIZE: u64 = 16 << 20;
 /// Largest size of a journal, all files together, in bytes.
 pub const MAX_JOURNAL_SIZE: u64 = 512 << 20;
+/// Delayed records of a shard that are in memory on their way into their partitions, in bytes.
+pub const MAX_DELIVERING_SIZE: usize = 16 << 20;
 /// Segments of a shard that are made at once: thousands that begin together would keep the threads for files
 /// from everything else, the journal's next file among it.
 pub const MAX_SEGMENTS_MADE_AT_ONCE: usize = 4;

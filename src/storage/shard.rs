@@ -16,7 +16,10 @@ use super::{
     files::OpenFiles,
     format::names,
     journal::{Journal, JournalConfig},
-    limits::{MAX_READ_SIZE, MAX_SEGMENTS_MADE_AT_ONCE, READING_PART, WRITTEN_LATELY_MS},
+    limits::{
+        MAX_DELIVERING_SIZE, MAX_READ_SIZE, MAX_SEGMENTS_MADE_AT_ONCE, READING_PART,
+        WRITTEN_LATELY_MS,
+    },
     preparation::Filling,
 };
 use crate::io::{Budget, Disk, Io, Monotonic, Signal};
@@ -29,6 +32,8 @@ pub struct ShardStorage<I: Io> {
     pub(super) cache: RefCell<Cache<<I as Disk>::Buffer>>,
     /// Memory of reads, from before they begin until the reader has taken what it wants of them.
     pub(super) reading: Rc<Budget>,
+    /// Bytes of delayed records on their way into their partitions.
+    delivering: Rc<Budget>,
     pub(super) files: RefCell<OpenFiles<<I as Disk>::File>>,
     pub(super) journal: Rc<Journal<I>>,
     /// What the journals of the last process hold, until every log is open.
@@ -80,6 +85,7 @@ impl<I: Io> ShardStorage<I> {
                 config.cache_size - config.cache_size / READING_PART,
             )),
             reading: Budget::new((config.cache_size / READING_PART).max(MAX_READ_SIZE)),
+            delivering: Budget::new(MAX_DELIVERING_SIZE),
             files: RefCell::new(OpenFiles::new(config.open_files)),
             config,
             counters,
@@ -172,6 +178,12 @@ impl<I: Io> ShardStorage<I> {
         let limit = self.config.unflushed_limit;
         let below = || self.unflushed.get() + self.held.get() < limit;
         self.freed.wait_until(below).await;
+    }
+
+    /// Memory for records that are read to be appended again.
+    #[must_use]
+    pub fn delivering(&self) -> &Rc<Budget> {
+        &self.delivering
     }
 
     /// Counts memory of someone who waits for a flush, until what is given is dropped.

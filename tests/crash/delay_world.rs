@@ -93,7 +93,7 @@ impl Place {
         self.storage.dir_of(self.shell.log().id()).join("delay")
     }
 
-    fn told(&self) -> (Produced, oneshot::Receiver<ProducePartitionResult>) {
+    pub fn told(&self) -> (Produced, oneshot::Receiver<ProducePartitionResult>) {
         let (told, answer) = oneshot::channel();
         let produced = Produced::told(&self.storage, move |result| {
             let _ = told.send(result);

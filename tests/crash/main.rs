@@ -13,6 +13,7 @@ mod corruption;
 mod cuts;
 mod delay_cuts;
 mod delay_index;
+mod delay_life;
 mod delay_world;
 mod journal_cuts;
 mod journal_damage;

@@ -1,9 +1,6 @@
 //! What clients ask of delayed records: list, cancel, how many.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    rc::Rc,
-};
+use std::{collections::BTreeSet, rc::Rc};
 
 use futures_channel::oneshot;
 use millstream_protocol::{
@@ -16,9 +13,9 @@ use millstream_protocol::{
     },
 };
 
-use super::{Delay, INDEX_LOST};
+use super::{Delay, INDEX_LOST, deliver::Held};
 use crate::{
-    delay::{CancelVerdict, Entry, Found, Target, note},
+    delay::{CancelVerdict, Entry, Found, FoundRecords, Target, note},
     io::Io,
     net::ReplyTo,
     shard::{
@@ -27,6 +24,13 @@ use crate::{
         router::{Op, OpReply, Unanswered},
     },
 };
+
+/// Bytes of the records that one reply lists.
+const MAX_LIST_SIZE: usize = 1 << 20;
+/// Of a longer key a list gives the beginning.
+const MAX_LISTED_KEY_SIZE: usize = 64 << 10;
+/// Besides its id and key, what a listed record takes.
+const LISTED_SIZE: usize = 40;
 
 /// An error's code and sentence.
 type Failed = (ErrorCode, String);
@@ -74,7 +78,8 @@ impl<I: Io> Delay<I> {
         }
     }
 
-    /// A page of what waits, in order of due time, and whether there is more.
+    /// A page of what waits, in order of due time, and whether there is more. It ends early where more would
+    /// pass `max_size` bytes.
     ///
     /// # Errors
     /// The delay log's.
@@ -82,39 +87,62 @@ impl<I: Io> Delay<I> {
         &self,
         after: (i64, Offset),
         max_records: usize,
+        max_size: usize,
     ) -> Result<(Vec<DelayedRecord>, bool), Failed> {
-        let Some(log) = self.log.get() else {
+        if self.log.get().is_none() {
             return Ok((Vec::new(), false));
-        };
-        let page = self.page(after, max_records + 1).await;
-        let mut entries: Vec<Entry> =
-            page.map_err(|error| (ErrorCode::StorageError, error.to_string()))?;
-        let more = entries.len() > max_records;
-        entries.truncate(max_records);
+        }
+        if self.schedule.borrow().index_is_lost() {
+            return Err((ErrorCode::PartitionLoading, INDEX_LOST.to_owned()));
+        }
+        let mut after = after;
+        loop {
+            let page = self.page(after, max_records + 1).await;
+            let mut entries: Vec<Entry> =
+                page.map_err(|error| (ErrorCode::StorageError, error.to_string()))?;
+            let more = entries.len() > max_records;
+            entries.truncate(max_records);
+            let (listed, is_full) = self.listed(&entries, max_size).await?;
+            match entries.last() {
+                // All of them were delivered meanwhile.
+                Some(last) if more && listed.is_empty() && !is_full => {
+                    after = (last.due_ms, last.offset);
+                }
+                _ => return Ok((listed, more || is_full)),
+            }
+        }
+    }
+
+    /// What of these still waits, read from the log; and whether more would be too much.
+    async fn listed(
+        &self,
+        entries: &[Entry],
+        max_size: usize,
+    ) -> Result<(Vec<DelayedRecord>, bool), Failed> {
         let wanted: BTreeSet<Offset> = entries.iter().map(|entry| entry.offset).collect();
         let mut listed = Vec::with_capacity(entries.len());
-        let mut found: BTreeMap<Offset, Found> = BTreeMap::new();
-        for entry in &entries {
-            if !found.contains_key(&entry.offset) {
-                let read = self.read_one(log, entry.offset, &wanted, &mut found).await;
-                read.map_err(|_| {
-                    let message = format!("delayed record {} cannot be read", entry.offset);
-                    (ErrorCode::StorageError, message)
-                })?;
+        let mut size = 0;
+        let mut found = FoundRecords::default();
+        for entry in entries {
+            let waits = || self.schedule.borrow().is_waiting(entry.offset);
+            if found.of(entry.offset).is_none()
+                && let Err(trouble) = self.read_one(entry.offset, &wanted, &mut found).await
+                && waits()
+            {
+                return Err(cannot_be_read(entry, trouble));
             }
-            if let Some(record) = found.remove(&entry.offset) {
-                listed.push(DelayedRecord {
-                    due_ms: entry.due_ms,
-                    delay_id: entry.offset,
-                    id: record.id(),
-                    value_size: u32::try_from(record.value.map_or(0, |it| it.len()))
-                        .unwrap_or(u32::MAX),
-                    key: record.key,
-                });
+            // It may have been delivered meanwhile, and its place cleaned.
+            if let Some(record) = found.take(entry.offset).filter(|_| waits()) {
+                let record = listed_as(entry, record);
+                size += size_of(&record);
+                if size > max_size {
+                    return Ok((listed, true));
+                }
+                listed.push(record);
             }
             self.io.yield_if_needed().await;
         }
-        Ok((listed, more))
+        Ok((listed, false))
     }
 
     /// How many wait, when the next one is due or -1, and the bytes of disk for all.
@@ -127,6 +155,38 @@ impl<I: Io> Delay<I> {
             schedule.deadline().unwrap_or(-1),
             physical,
         )
+    }
+}
+
+fn cannot_be_read(entry: &Entry, trouble: Held) -> Failed {
+    let why = match trouble {
+        Held::For(why) => why,
+        Held::Gone => "it is being closed".to_owned(),
+    };
+    let message = format!("delayed record {} cannot be read: {why}", entry.offset);
+    (ErrorCode::StorageError, message)
+}
+
+/// Bytes of a record in a reply, about.
+fn size_of(record: &DelayedRecord) -> usize {
+    let key = record.key.as_ref().map_or(0, Vec::len);
+    LISTED_SIZE + record.id.len() + key
+}
+
+fn listed_as(entry: &Entry, record: Found) -> DelayedRecord {
+    let id = record.id();
+    let key = record.key.map(|mut key| {
+        key.truncate(MAX_LISTED_KEY_SIZE);
+        key
+    });
+    DelayedRecord {
+        due_ms: entry.due_ms,
+        delay_id: entry.offset,
+        id,
+        value_size: record
+            .value
+            .map_or(0, |it| u32::try_from(it.len()).unwrap_or(u32::MAX)),
+        key,
     }
 }
 
@@ -212,12 +272,13 @@ impl<I: Io> Shard<I> {
     ) -> Vec<ListDelayedResult> {
         let mut results = Vec::with_capacity(entries.len());
         let mut left = MAX_DELAYED_PER_PAGE;
+        let mut size = MAX_LIST_SIZE;
         for entry in entries {
             let max = entry.max_records.min(left);
             let page = match self.delay_of(partition_of(entry.topic, entry.partition.0)) {
                 Ok(delay) => {
                     let after = (entry.after_ms, entry.after_delay_id);
-                    delay.list(after, max as usize).await
+                    delay.list(after, max as usize, size).await
                 }
                 Err(failed) => Err(failed),
             };
@@ -225,6 +286,7 @@ impl<I: Io> Shard<I> {
             left -= u32::try_from(result.records.len())
                 .unwrap_or(left)
                 .min(left);
+            size = size.saturating_sub(result.records.iter().map(size_of).sum());
             results.push(result);
         }
         results

@@ -1,28 +1,23 @@
 //! Delivering what is due: read from the delay log, append to the partition, a bounded batch at a time, so
 //! that a burst holds up nobody else.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    pin::pin,
-    rc::Rc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, pin::pin, rc::Rc, time::Duration};
 
 use futures_util::future::select;
 use millstream_protocol::{ErrorCode, Offset};
 
 use super::Delay;
 use crate::{
-    delay::{Entry, Found, pack},
+    delay::{Entry, FoundRecords, pack},
     io::Io,
-    shard::{partition::PartitionShell, produce::Produced},
+    shard::produce::Produced,
     types::TimestampType,
 };
 
 /// Records that are read and handed over at once.
 const RECORDS_AT_ONCE: usize = 256;
-/// Bytes of records that are read at once, unless one alone is larger.
-const READ_AT_ONCE: usize = 1 << 20;
+/// Memory that records take that are read at once, decompressed, with their headers; unless one alone takes more.
+const MEMORY_AT_ONCE: usize = 1 << 20;
 /// Bytes of one read of the delay log.
 const READ_SIZE: usize = 64 << 10;
 /// Size of a batch that is handed over, unless one record alone is larger.
@@ -34,7 +29,7 @@ const LOOK_AT_CLOCK: Duration = Duration::from_millis(500);
 /// A buffered log says only when asked how far it is on stable storage.
 const LOOK_AT_LOGS: Duration = Duration::from_millis(50);
 /// After trouble, until the next attempt.
-const TRY_AGAIN: Duration = Duration::from_secs(1);
+pub(super) const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// What there is to do.
 enum Step {
@@ -53,6 +48,18 @@ pub(super) enum Held {
     Gone,
 }
 
+/// What was read of records that are due.
+#[derive(Default)]
+struct Read {
+    found: FoundRecords,
+    /// Those to be delivered, in order.
+    there: Vec<Entry>,
+    /// Those that the delay log has no more.
+    gone: Vec<Entry>,
+    /// Those that are due at another time than the index says.
+    misplaced: Vec<Entry>,
+}
+
 impl<I: Io> Delay<I> {
     /// Delivers until the delay log is closed.
     pub(super) async fn deliver(self: Rc<Self>) {
@@ -61,34 +68,49 @@ impl<I: Io> Delay<I> {
             if self.stopped.get() {
                 return;
             }
-            if let Err(trouble) = self.tend_index().await {
+            self.tending.set(true);
+            let tended = self.tend_index().await;
+            self.tending.set(false);
+            if self.stopped.get() {
+                // Whoever closes it waited for that.
+                return self.changed.raise();
+            }
+            if let Err(trouble) = tended {
                 self.note_trouble(trouble);
-                self.io.sleep(TRY_AGAIN).await;
+                self.pause().await;
                 continue;
             }
-            let wait = match self.step() {
+            let step = self.step();
+            match step {
                 Step::Deliver => match self.deliver_some().await {
                     Ok(()) => {
                         self.trouble.take();
                         self.io.yield_if_needed().await;
-                        continue;
                     }
                     Err(Held::Gone) => return,
                     Err(Held::For(trouble)) => {
                         self.note_trouble(trouble);
-                        self.io.sleep(TRY_AGAIN).await;
-                        continue;
+                        self.pause().await;
                     }
                 },
-                Step::Wait(wait) => wait,
-                Step::Park => {
-                    self.changed.raised_since(ticket).await;
-                    continue;
+                Step::Wait(wait) => {
+                    // Nothing is held up any more.
+                    self.trouble.take();
+                    let changed = pin!(self.changed.raised_since(ticket));
+                    select(changed, pin!(self.io.sleep(wait))).await;
                 }
-            };
-            let changed = pin!(self.changed.raised_since(ticket));
-            select(changed, pin!(self.io.sleep(wait))).await;
+                Step::Park => {
+                    self.trouble.take();
+                    self.changed.raised_since(ticket).await;
+                }
+            }
         }
+    }
+
+    /// After trouble.
+    async fn pause(&self) {
+        let stopped = pin!(self.changed.wait_until(|| self.stopped.get()));
+        select(stopped, pin!(self.io.sleep(TRY_AGAIN))).await;
     }
 
     /// The index has in memory what comes next, and on disk what is far away.
@@ -140,73 +162,97 @@ impl<I: Io> Delay<I> {
     /// Delivers some of what is due, in order.
     async fn deliver_some(&self) -> Result<(), Held> {
         self.storage.room().await;
+        let _memory = self.storage.delivering().take(MEMORY_AT_ONCE).await;
         let now_ms = self.now_ms();
         let entries = self.schedule.borrow_mut().take_due(now_ms, RECORDS_AT_ONCE);
-        let done = match self.read(&entries).await {
-            Ok(found) => self.hand_over(&entries, &found),
-            Err(held) => (0, Err(held)),
+        let (read, result) = self.read(&entries).await;
+        let (count, result) = match self.hand_over(&read.there, &read.found) {
+            (count, Ok(())) => (count, result),
+            failed => failed,
         };
-        let (count, result) = done;
-        self.schedule.borrow_mut().put_back(&entries[count..]);
+        let handed_over = read.there[..count].iter();
+        let over = handed_over.chain(&read.gone).chain(&read.misplaced);
+        let over: BTreeSet<Offset> = over.map(|entry| entry.offset).collect();
+        let mut rest = entries;
+        rest.retain(|entry| !over.contains(&entry.offset));
+        let mut schedule = self.schedule.borrow_mut();
+        schedule.gone(&read.gone);
+        schedule.put_back(&read.misplaced);
+        schedule.put_back(&rest);
+        drop(schedule);
+        if !read.gone.is_empty() {
+            let count = read.gone.len();
+            tracing::error!(
+                "{count} delayed records were lost from their delay log: they are not delivered"
+            );
+        }
         // Whoever wants to cancel one of them may go on.
         self.changed.raise();
         result
     }
 
-    /// Reads records from the delay log, in order, as many as fit.
-    async fn read(&self, entries: &[Entry]) -> Result<BTreeMap<Offset, Found>, Held> {
-        let log = self.log.get().ok_or(Held::Gone)?;
+    /// Reads records from the delay log, in order, as many as fit; and what kept it from reading more.
+    async fn read(&self, entries: &[Entry]) -> (Read, Result<(), Held>) {
+        let mut read = Read::default();
         let wanted: BTreeSet<Offset> = entries.iter().map(|entry| entry.offset).collect();
-        let mut found = BTreeMap::new();
-        let mut size = 0;
         for entry in entries {
-            if found.contains_key(&entry.offset) {
-                continue;
-            }
-            if size >= READ_AT_ONCE {
+            // What is beyond that is handed over before anybody else has his turn.
+            if read.found.memory() >= MEMORY_AT_ONCE {
                 break;
             }
-            size += self
-                .read_one(log, entry.offset, &wanted, &mut found)
-                .await?;
-            let record = found.get(&entry.offset);
-            if record.is_none_or(|record| record.due_ms != Some(entry.due_ms)) {
+            self.io.yield_if_needed().await;
+            if let Err(held) = self.read_entry(entry, &wanted, &mut read).await {
+                return (read, Err(held));
+            }
+        }
+        (read, Ok(()))
+    }
+
+    async fn read_entry(
+        &self,
+        entry: &Entry,
+        wanted: &BTreeSet<Offset>,
+        read: &mut Read,
+    ) -> Result<(), Held> {
+        if read.found.of(entry.offset).is_none() {
+            let is_there = self.read_one(entry.offset, wanted, &mut read.found).await?;
+            if !is_there {
                 let id = entry.offset;
                 return Err(Held::For(format!("record {id} is not in the delay log")));
             }
-            self.io.yield_if_needed().await;
         }
-        Ok(found)
+        match read.found.of(entry.offset).and_then(|found| found.due_ms) {
+            Some(due_ms) if due_ms == entry.due_ms => read.there.push(*entry),
+            Some(due_ms) => read.misplaced.push(Entry { due_ms, ..*entry }),
+            None => read.gone.push(*entry),
+        }
+        Ok(())
     }
 
-    /// Reads what lies at an offset of the delay log and behind it; how many bytes that were.
+    /// Reads what lies at an offset of the delay log and behind it. False if nothing does, not even word that
+    /// the record is gone.
     pub(super) async fn read_one(
         &self,
-        log: &Rc<PartitionShell<I>>,
         offset: Offset,
         wanted: &BTreeSet<Offset>,
-        found: &mut BTreeMap<Offset, Found>,
-    ) -> Result<usize, Held> {
+        found: &mut FoundRecords,
+    ) -> Result<bool, Held> {
+        let log = self.log.get().ok_or(Held::Gone)?;
         let up_to = log.with_machine(crate::partition::Partition::high_watermark);
         let slices = log.log().read(offset, up_to, READ_SIZE).await;
         let slices = slices.map_err(|error| Held::For(error.to_string()))?;
-        let mut size = 0;
+        let mut is_there = false;
         for slice in slices {
-            size += slice.size();
-            let read = Found::collect(slice.bytes(), wanted, found);
-            read.map_err(|error| Held::For(error.to_string()))?;
+            let read = found.collect(slice.bytes(), offset, wanted, MEMORY_AT_ONCE);
+            is_there |= read.map_err(|error| Held::For(error.to_string()))?;
         }
-        Ok(size)
+        Ok(is_there)
     }
 
     /// Appends records to the partition; how many were.
-    fn hand_over(
-        &self,
-        entries: &[Entry],
-        found: &BTreeMap<Offset, Found>,
-    ) -> (usize, Result<(), Held>) {
+    fn hand_over(&self, entries: &[Entry], found: &FoundRecords) -> (usize, Result<(), Held>) {
         let mut count = 0;
-        while count < entries.len() && found.contains_key(&entries[count].offset) {
+        while count < entries.len() {
             match self.hand_over_batch(&entries[count..], found) {
                 Ok(handed_over) => count += handed_over,
                 Err(held) => return (count, Err(held)),
@@ -215,11 +261,7 @@ impl<I: Io> Delay<I> {
         (count, Ok(()))
     }
 
-    fn hand_over_batch(
-        &self,
-        entries: &[Entry],
-        found: &BTreeMap<Offset, Found>,
-    ) -> Result<usize, Held> {
+    fn hand_over_batch(&self, entries: &[Entry], found: &FoundRecords) -> Result<usize, Held> {
         let partition = self.partition.upgrade().ok_or(Held::Gone)?;
         if self.stopped.get() {
             return Err(Held::Gone);

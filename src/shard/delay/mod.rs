@@ -1,6 +1,7 @@
 //! The delayed records of a partition: its delay log, opened when there is something in it or to come, and
 //! the schedule of what it holds. `crate::delay` decides; `deliver` and `ask` are the rest of this shell.
 
+mod accept;
 mod ask;
 mod deliver;
 mod runs;
@@ -12,15 +13,13 @@ use std::{
     time::Duration,
 };
 
-use millstream_protocol::{ErrorCode, LeaderEpoch, Offset, batch::Batches, limits::MAX_BATCH_SIZE};
+use self::accept::Early;
+use millstream_protocol::{LeaderEpoch, Offset, batch::Batches, limits::MAX_BATCH_SIZE};
 
 use crate::{
-    delay::{DelayClock, Deliveries, Recovered, Schedule, Terms, accept},
-    io::{Io, Signal, TaskClass},
-    shard::{
-        partition::{Extra, PartitionShell, log_error_code},
-        produce::Produced,
-    },
+    delay::{DelayClock, Deliveries, Recovered, Schedule},
+    io::{Io, Monotonic, Signal, TaskClass},
+    shard::partition::{Extra, PartitionShell},
     storage::{LogError, ShardStorage, delay_log_of},
     types::{CleanupPolicy, TimestampType, TopicConfig},
 };
@@ -33,13 +32,6 @@ const REMEMBERED_DELIVERIES: usize = 50_000;
 /// What is said while it cannot be said which ids wait.
 const INDEX_LOST: &str = "the index of its delayed records is being made again";
 
-/// A produce that came before the delay log was open.
-struct Early {
-    records: Vec<u8>,
-    leader_epoch: LeaderEpoch,
-    produced: Produced,
-}
-
 /// The delayed records of one partition.
 pub struct Delay<I: Io> {
     io: I,
@@ -47,8 +39,12 @@ pub struct Delay<I: Io> {
     partition: Weak<PartitionShell<I>>,
     /// The delay log, once it is open.
     log: OnceCell<Rc<PartitionShell<I>>>,
-    opening: Cell<bool>,
+    /// Produces that wait to be taken in, their bytes, and whether somebody sees to them.
     early: RefCell<VecDeque<Early>>,
+    early_size: Cell<usize>,
+    draining: Cell<bool>,
+    /// Files of the index are being read or written.
+    tending: Cell<bool>,
     schedule: RefCell<Schedule>,
     deliveries: RefCell<Deliveries>,
     clock: RefCell<DelayClock>,
@@ -60,6 +56,8 @@ pub struct Delay<I: Io> {
     trouble: RefCell<Option<String>>,
     /// Runs whose files go once the last snapshot is durable.
     garbage: RefCell<Vec<u64>>,
+    /// A file of the index could not be written: until then it is not tried again.
+    spill_again_at: Cell<Monotonic>,
     /// The partition's offset below which the last snapshot knows of deliveries.
     snapshot_covers: Cell<Offset>,
 }
@@ -77,8 +75,10 @@ impl<I: Io> Delay<I> {
             storage: Rc::clone(storage),
             partition: Rc::downgrade(partition),
             log: OnceCell::new(),
-            opening: Cell::new(false),
             early: RefCell::default(),
+            early_size: Cell::new(0),
+            draining: Cell::new(false),
+            tending: Cell::new(false),
             schedule: RefCell::new(Schedule::new((0, 0))),
             deliveries: RefCell::new(deliveries),
             clock: RefCell::new(DelayClock::new(monotonic, io.wall_ms())),
@@ -87,6 +87,7 @@ impl<I: Io> Delay<I> {
             stopped: Cell::new(false),
             trouble: RefCell::default(),
             garbage: RefCell::default(),
+            spill_again_at: Cell::new(Monotonic::default()),
             snapshot_covers: Cell::new(Offset::ZERO),
             io,
         })
@@ -136,7 +137,7 @@ impl<I: Io> Delay<I> {
         assert!(set.is_ok(), "a delay log is opened once");
         self.know_runs().await;
         self.remove_orphans().await;
-        if whole {
+        if whole && !self.stopped.get() {
             let this = Rc::clone(self);
             let deliver = async move { this.deliver().await };
             self.io.spawn(TaskClass::Foreground, deliver);
@@ -151,70 +152,6 @@ impl<I: Io> Delay<I> {
     fn now_ms(&self) -> i64 {
         let monotonic = Duration::from_nanos(self.io.now().0);
         self.clock.borrow_mut().now_ms(monotonic, self.io.wall_ms())
-    }
-
-    /// Accepts batches of delayed records; `produced` is told their delay ids once they are durable, or why
-    /// they are not accepted.
-    pub fn accept(self: &Rc<Self>, records: &[u8], leader_epoch: LeaderEpoch, produced: Produced) {
-        if self.early.borrow().is_empty() && !self.opening.get() && self.log.get().is_some() {
-            return self.accept_now(records, leader_epoch, produced);
-        }
-        self.early.borrow_mut().push_back(Early {
-            records: records.to_vec(),
-            leader_epoch,
-            produced,
-        });
-        if self.opening.replace(true) {
-            return;
-        }
-        let this = Rc::clone(self);
-        self.io.spawn(TaskClass::Foreground, async move {
-            let opened = match this.log.get() {
-                Some(_) => Ok(None),
-                None => this.open().await,
-            };
-            this.opening.set(false);
-            for early in this.early.take() {
-                match &opened {
-                    Ok(_) => this.accept_now(&early.records, early.leader_epoch, early.produced),
-                    Err(error) => {
-                        let code = log_error_code(error);
-                        early.produced.refuse(code, error.to_string());
-                    }
-                }
-            }
-        });
-    }
-
-    fn accept_now(&self, records: &[u8], leader_epoch: LeaderEpoch, produced: Produced) {
-        let (Some(log), Some(partition)) = (self.log.get(), self.partition.upgrade()) else {
-            return produced.refuse(ErrorCode::UnknownPartition, "it is being closed".to_owned());
-        };
-        if !self.schedule.borrow().ids_known() {
-            return produced.refuse(ErrorCode::PartitionLoading, INDEX_LOST.to_owned());
-        }
-        // What could not be delivered is not accepted either.
-        let trouble = partition.with_machine(crate::partition::Partition::trouble);
-        if trouble != ErrorCode::None {
-            let sentence = partition.sentence_for(trouble).unwrap_or_default();
-            return produced.refuse(trouble, sentence);
-        }
-        if let Some(trouble) = &*self.trouble.borrow() {
-            return produced.refuse(ErrorCode::StorageError, trouble.clone());
-        }
-        let terms = {
-            let config = self.config.borrow();
-            Terms {
-                now_ms: self.now_ms(),
-                horizon_ms: i64::try_from(config.delay_horizon_ms).unwrap_or(i64::MAX),
-                max_batch_size: config.max_batch_bytes,
-                keys_required: config.cleanup_policy.compacts(),
-            }
-        };
-        match accept(records, &terms) {
-            Ok(mut batches) => log.produce(&mut batches, leader_epoch, produced),
-            Err(error) => produced.refuse(error.error_code(), error.to_string()),
-        }
     }
 
     /// Stores a checkpoint of the delay log, unless one is on its way.
@@ -258,7 +195,8 @@ impl<I: Io> Delay<I> {
 
     /// The partition is durable further than before.
     pub(super) fn partition_persisted(&self) {
-        if self.log.get().is_some() {
+        // Nobody waits for what else is appended there.
+        if self.schedule.borrow().is_under_way() {
             self.take_in_deliveries();
             self.changed.raise();
         }
@@ -330,15 +268,26 @@ impl<I: Io> Delay<I> {
             let schedule = self.schedule.borrow();
             schedule.needed_from().unwrap_or(log.log().durable_end())
         };
-        if keep > log.log().log_start()
+        // A start that moves within a segment frees nothing.
+        let segments = log.log().stats().segments;
+        let frees = segments.first().is_some_and(|it| it.next_offset <= keep);
+        if frees
+            && keep > log.log().log_start()
             && let Err(error) = log.delete_records(keep).await
         {
             tracing::warn!(partition = %log.log().id(), %error, "delayed records: cleaning");
         }
     }
 
+    /// Forgets idempotent producers of delayed records that have been silent for long.
+    pub(super) fn expire_producers(&self, set_by_ms: i64) {
+        if let Some(log) = self.log.get() {
+            log.expire_producers(set_by_ms);
+        }
+    }
+
     pub(super) async fn close(&self) -> Result<(), LogError> {
-        self.stop();
+        self.stop().await;
         match self.log.get() {
             Some(log) => log.close_log().await,
             None => Ok(()),
@@ -346,16 +295,19 @@ impl<I: Io> Delay<I> {
     }
 
     pub(super) async fn remove(&self) -> Result<(), LogError> {
-        self.stop();
+        self.stop().await;
         match self.log.get() {
             Some(log) => log.remove_log().await,
             None => Ok(()),
         }
     }
 
-    fn stop(&self) {
+    /// Nothing is delivered or accepted any more, no file is made, and the log will not be opened after this.
+    async fn stop(&self) {
         self.stopped.set(true);
         self.changed.raise();
+        let busy = || self.draining.get() || self.tending.get();
+        self.changed.wait_until(|| !busy()).await;
     }
 }
 

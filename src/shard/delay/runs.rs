@@ -5,13 +5,13 @@ use std::{collections::BTreeSet, io, path::PathBuf, rc::Rc};
 
 use millstream_protocol::{Offset, batch::Batches};
 
-use super::Delay;
+use super::{Delay, deliver::TRY_AGAIN};
 use crate::{
     delay::{
         BLOCK_ENTRIES, DamagedBlock, Entry, HEAD_ENTRIES, RUN_BLOCK_SIZE, RunRef, block_of,
         decode_block, encode_block,
     },
-    io::{Buffer as _, DiskFile as _, Io, OpenMode},
+    io::{Buffer as _, DiskFile as _, Io, Monotonic, OpenMode},
 };
 
 /// Blocks that are written at once.
@@ -37,16 +37,28 @@ impl<I: Io> Delay<I> {
         self.changed.raise();
     }
 
-    /// Brings what is not due soon to disk, if much is in memory.
+    /// Brings what is not due soon to disk, if much is in memory; what could not be written before, first.
     pub(super) async fn spill(&self) {
-        let spilled = self.schedule.borrow_mut().spill();
-        let Some((number, entries)) = spilled else {
+        if self.io.now() < self.spill_again_at.get() {
             return;
-        };
-        match self.write_run(number, &entries).await {
-            Ok(()) => self.schedule.borrow_mut().run_written(number),
-            // It stays in memory.
-            Err(error) => tracing::warn!(%error, "due times of delayed records stay in memory"),
+        }
+        loop {
+            let spilled = {
+                let mut schedule = self.schedule.borrow_mut();
+                schedule.spill_again().or_else(|| schedule.spill())
+            };
+            let Some((number, entries)) = spilled else {
+                return;
+            };
+            match self.write_run(number, &entries).await {
+                Ok(()) => self.schedule.borrow_mut().run_written(number),
+                Err(error) => {
+                    // It stays in memory for now.
+                    tracing::warn!(%error, "due times of delayed records stay in memory");
+                    let again_at = self.io.now().0 + nanoseconds(TRY_AGAIN);
+                    return self.spill_again_at.set(Monotonic(again_at));
+                }
+            }
         }
     }
 
@@ -228,24 +240,42 @@ impl<I: Io> Delay<I> {
             let in_memory = schedule.list(after).take(count);
             (in_memory.collect(), schedule.runs_on_disk().collect())
         };
-        let is_behind = |entry: &Entry| (entry.due_ms, entry.offset) > after;
         for run in runs {
-            let mut at = self.first_behind(run, is_behind).await?;
-            let mut taken = 0;
-            while at.position < at.count && taken < count {
-                let entries = self.read_run(at).await?;
-                at.position += entries.len() as u64;
-                let schedule = self.schedule.borrow();
-                let waits = |entry: &Entry| is_behind(entry) && schedule.is_waiting(entry.offset);
-                let before = page.len();
-                page.extend(entries.into_iter().filter(waits));
-                taken += page.len() - before;
+            let read = self.page_of(run, after, count, &mut page).await;
+            if let Err(error) = read
+                && self.schedule.borrow().holds_run(run.number)
+            {
+                return Err(error);
             }
+            // Otherwise all of it was delivered meanwhile.
             while page.len() > count {
                 page.pop_last();
             }
         }
         Ok(page.into_iter().collect())
+    }
+
+    /// Adds what waits of one run behind a place.
+    async fn page_of(
+        &self,
+        run: RunRef,
+        after: (i64, Offset),
+        count: usize,
+        page: &mut BTreeSet<Entry>,
+    ) -> io::Result<()> {
+        let is_behind = |entry: &Entry| (entry.due_ms, entry.offset) > after;
+        let mut at = self.first_behind(run, is_behind).await?;
+        let mut taken = 0;
+        while at.position < at.count && taken < count {
+            let entries = self.read_run(at).await?;
+            at.position += entries.len() as u64;
+            let schedule = self.schedule.borrow();
+            let waits = |entry: &Entry| is_behind(entry) && schedule.is_waiting(entry.offset);
+            let before = page.len();
+            page.extend(entries.into_iter().filter(waits));
+            taken += page.len() - before;
+        }
+        Ok(())
     }
 
     /// A run from a little before its first entry that lies behind a place.
@@ -272,4 +302,8 @@ impl<I: Io> Delay<I> {
             ..run
         })
     }
+}
+
+fn nanoseconds(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
