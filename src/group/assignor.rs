@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use millstream_protocol::{TopicId, TopicPartition};
 
-use super::topics::Topics;
+use super::{even_out, topics::Topics};
 
 /// How partitions are handed out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -127,22 +127,20 @@ fn evenly(members: &[Subscriber<'_>], topics: &Topics, mut assignment: Assignmen
     let mut loads: Vec<usize> = assignment.iter().map(BTreeSet::len).collect();
     let mut least: BTreeSet<(usize, usize)> = loads.iter().copied().zip(0..).collect();
     for (topic, who) in order {
-        for partition in topics.partitions(*topic) {
-            if taken.contains(&partition) {
-                continue;
-            }
-            let at = match alike {
-                true => least.first().expect("there are members").1,
-                false => *who.iter().min_by_key(|at| loads[**at]).expect("subscribed"),
-            };
-            least.remove(&(loads[at], at));
+        let free = topics.partitions(*topic).filter(|it| !taken.contains(it));
+        let mut free = free.peekable();
+        if !alike && free.peek().is_some() {
+            least = who.iter().map(|at| (loads[*at], *at)).collect();
+        }
+        for partition in free {
+            let (_, at) = least.pop_first().expect("there are subscribers");
             loads[at] += 1;
             least.insert((loads[at], at));
             assignment[at].insert(partition);
         }
     }
     if !alike {
-        even_out(&mut assignment, &subscribers);
+        even_out::even_out(&mut assignment, &loads, members, &subscribers);
     }
     assignment
 }
@@ -159,31 +157,6 @@ fn give_up_surplus(assignment: &mut Assignment, total: usize) {
         while assignment[at].len() > most {
             assignment[at].pop_last();
         }
-    }
-}
-
-/// With subscriptions of all kinds: moves single partitions from who has more to who has at least two
-/// fewer, until there is no such pair. Each move makes the sum of squares smaller, so it ends.
-fn even_out(assignment: &mut Assignment, subscribers: &BTreeMap<TopicId, Vec<usize>>) {
-    loop {
-        let mut order: Vec<usize> = (0..assignment.len()).collect();
-        order.sort_by_key(|at| std::cmp::Reverse(assignment[*at].len()));
-        let found = order.into_iter().find_map(|from| {
-            let load = assignment[from].len();
-            let topics: BTreeSet<TopicId> = assignment[from].iter().map(|it| it.topic).collect();
-            topics.into_iter().find_map(|topic| {
-                let to = subscribers[&topic].iter().copied();
-                let to = to.min_by_key(|at| assignment[*at].len())?;
-                let of_topic = |it: &&TopicPartition| it.topic == topic;
-                let moved = assignment[from].iter().rev().find(of_topic).copied()?;
-                (assignment[to].len() + 2 <= load).then_some((from, to, moved))
-            })
-        });
-        let Some((from, to, moved)) = found else {
-            return;
-        };
-        assignment[from].remove(&moved);
-        assignment[to].insert(moved);
     }
 }
 

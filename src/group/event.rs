@@ -43,15 +43,19 @@ impl Epoch {
         LeaderEpoch(i32::try_from(self.0 >> 32).unwrap_or(-1))
     }
 
-    /// The next of the same coordinator.
-    ///
-    /// # Panics
-    /// After 2^32 changes of one group under one coordinator.
+    /// How many there are after it, of the same coordinator.
+    #[must_use]
+    pub fn left(self) -> u32 {
+        u32::MAX - u32::try_from(self.0 & i64::from(u32::MAX)).expect("the low half")
+    }
+
+    /// The next of the same coordinator; the same again if there is none.
     #[must_use]
     pub fn next(self) -> Self {
-        let next = Self(self.0 + 1);
-        assert_eq!(next.leader(), self.leader(), "epochs of this leader left");
-        next
+        match self.left() {
+            0 => self,
+            _ => Self(self.0 + 1),
+        }
     }
 }
 

@@ -13,6 +13,9 @@ use super::{
 /// be able to send another in time.
 const SESSION_PARTS: u32 = 2;
 
+/// Epochs that are kept for members that leave, when nobody may join any more.
+const EPOCHS_KEPT: u32 = 1 << 24;
+
 impl<T> Group<T> {
     pub(super) fn heartbeat(
         &mut self,
@@ -88,9 +91,9 @@ impl<T> Group<T> {
             for partition in std::mem::take(&mut member.revoking) {
                 member.owned.remove(&partition);
                 self.owners.remove(&partition);
+                self.freed.push(partition);
             }
             member.revoke_by = None;
-            self.unsettled = true;
         }
         if let Some(wants) = heartbeat.wants {
             self.want(&heartbeat.member_id, wants, actions);
@@ -154,6 +157,11 @@ impl<T> Group<T> {
             );
             return Err(Refusal::new(ErrorCode::GroupLimitReached, message));
         }
+        if self.epoch.left() < EPOCHS_KEPT {
+            let message =
+                "this coordinator has no epochs left for more changes: restart the broker";
+            return Err(Refusal::new(ErrorCode::GroupLimitReached, message));
+        }
         let epoch = self.next_epoch();
         let mut member = Member::new(wants, speaker, epoch, now.monotonic);
         member.resolve(&self.topics);
@@ -184,13 +192,13 @@ impl<T> Group<T> {
             .members
             .remove(former_id)
             .expect("instances are members");
+        let name: Rc<str> = id.into();
         for partition in former.owned.keys() {
             // What it was asked to let go it has let go by being gone.
             if former.revoking.contains(partition) {
                 self.owners.remove(partition);
-                self.unsettled = true;
             } else {
-                self.owners.insert(*partition, id.to_owned());
+                self.owners.insert(*partition, Rc::clone(&name));
                 member.owned.insert(*partition, member.epoch);
             }
         }
@@ -226,9 +234,10 @@ impl<T> Group<T> {
         wants.instance_id.clone_from(&former.instance_id);
         let mut member = Member::new(wants, heartbeat.speaker, epoch, now.monotonic);
         member.resolve(&self.topics);
+        let name: Rc<str> = id.as_str().into();
         for partition in held {
             if self.topics.has(partition) && !self.owners.contains_key(&partition) {
-                self.owners.insert(partition, id.clone());
+                self.owners.insert(partition, Rc::clone(&name));
                 // It has had it since then, or longer: what it commits meanwhile counts.
                 member.owned.insert(partition, heartbeat.epoch);
                 member.target.insert(partition);

@@ -19,6 +19,7 @@ pub mod offsets;
 pub mod topics;
 
 mod describe;
+mod even_out;
 mod heartbeat;
 mod member;
 mod reconcile;
@@ -57,15 +58,17 @@ pub struct Group<T> {
     /// Members with an instance id, by it.
     instances: BTreeMap<String, String>,
     /// Who owns each partition that anyone owns, or may still own.
-    owners: BTreeMap<TopicPartition, String>,
+    owners: BTreeMap<TopicPartition, Rc<str>>,
+    /// Who is to have each partition, as the members' targets say.
+    heirs: BTreeMap<TopicPartition, Rc<str>>,
     topics: Rc<Topics>,
     record: GroupRecord,
     /// The record differs from what was last kept.
     record_changed: bool,
     /// Who is to have what must be found anew.
     unbalanced: bool,
-    /// Something was let go, or is wanted, so something may be given.
-    unsettled: bool,
+    /// Let go since, so that it may be given.
+    freed: Vec<TopicPartition>,
     /// Topics that came with the newest table.
     born: Vec<TopicId>,
 }
@@ -82,11 +85,12 @@ impl<T> Group<T> {
             members: BTreeMap::new(),
             instances: BTreeMap::new(),
             owners: BTreeMap::new(),
+            heirs: BTreeMap::new(),
             topics,
             record,
             record_changed: false,
             unbalanced: false,
-            unsettled: false,
+            freed: Vec::new(),
             born: Vec::new(),
         }
     }
@@ -296,7 +300,7 @@ impl<T> Group<T> {
         for (id, member) in &self.members {
             assert!(member.epoch <= self.epoch, "no epoch from the future");
             for (partition, since) in &member.owned {
-                assert_eq!(self.owners.get(partition), Some(id), "one owner");
+                assert_eq!(self.owners[partition].as_ref(), id, "one owner");
                 assert!(*since <= member.epoch);
                 owned += 1;
             }
@@ -312,6 +316,8 @@ impl<T> Group<T> {
             }
             for partition in &member.target {
                 assert!(targets.insert(*partition), "one member is to have it");
+                let is_new = self.unbalanced || self.is_recovering();
+                assert!(is_new || self.heirs[partition].as_ref() == id);
             }
         }
         assert_eq!(owned, self.owners.len(), "every owner is a member");
@@ -334,6 +340,7 @@ impl<T> Group<T> {
         for (id, member) in &self.members {
             for partition in &member.target {
                 let owner = self.owners.get(partition).expect("what is free is given");
+                let owner: &str = owner;
                 let moves = owner != id && self.members[owner].revoking.contains(partition);
                 assert!(owner == id || moves, "who holds it is asked to let go");
             }

@@ -1,6 +1,9 @@
 //! From who is to have what, to who has it: takes first, gives what is free, tells those concerned.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
 
 use millstream_protocol::TopicPartition;
 
@@ -20,27 +23,35 @@ impl<T> Group<T> {
         if std::mem::take(&mut self.unbalanced) {
             self.note_topics();
             self.balance();
-            self.unsettled = true;
-        }
-        if !std::mem::take(&mut self.unsettled) {
+            self.freed.clear();
+            let ids: Vec<Rc<str>> = self.members.keys().map(|id| id.as_str().into()).collect();
+            for id in &ids {
+                let taken = self.take_back(id, now);
+                let free = self.free_for(id);
+                if taken || !free.is_empty() {
+                    self.change(id, free, actions);
+                }
+            }
             return;
         }
-        let ids: Vec<String> = self.members.keys().cloned().collect();
-        for id in &ids {
-            let taken = self.take_back(id, now);
-            let free = self.free_for(id);
-            if taken || !free.is_empty() {
-                self.change(id, free, actions);
+        // Nothing else can have become free: what it costs is what was let go.
+        let mut free: BTreeMap<Rc<str>, Vec<TopicPartition>> = BTreeMap::new();
+        for partition in std::mem::take(&mut self.freed) {
+            if let Some(heir) = self.heirs.get(&partition) {
+                free.entry(Rc::clone(heir)).or_default().push(partition);
             }
+        }
+        for (id, free) in free {
+            self.change(&id, free, actions);
         }
     }
 
     /// Gives what is free, under a new epoch. A member whose heartbeat waits hears of it.
-    fn change(&mut self, id: &str, free: Vec<TopicPartition>, actions: &mut Vec<Action<T>>) {
+    fn change(&mut self, id: &Rc<str>, free: Vec<TopicPartition>, actions: &mut Vec<Action<T>>) {
         let epoch = self.next_epoch();
-        let member = self.members.get_mut(id).expect("a member");
+        let member = self.members.get_mut(id.as_ref()).expect("a member");
         for partition in free {
-            self.owners.insert(partition, id.to_owned());
+            self.owners.insert(partition, Rc::clone(id));
             member.owned.insert(partition, epoch);
         }
         let before = std::mem::replace(&mut member.epoch, epoch);
@@ -101,9 +112,12 @@ impl<T> Group<T> {
             })
             .collect();
         let targets = assign(assignor, &subscribers, &self.topics);
-        let ids: Vec<String> = order.iter().map(|(_, id, _)| (*id).to_owned()).collect();
+        let ids: Vec<Rc<str>> = order.iter().map(|(_, id, _)| (*id).into()).collect();
+        self.heirs.clear();
         for (id, target) in ids.iter().zip(targets) {
-            self.members.get_mut(id).expect("a member").target = target;
+            let heirs = target.iter().map(|partition| (*partition, Rc::clone(id)));
+            self.heirs.extend(heirs);
+            self.members.get_mut(id.as_ref()).expect("a member").target = target;
         }
     }
 

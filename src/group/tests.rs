@@ -278,3 +278,26 @@ fn a_group_with_members_names_whom_to_stop() {
         "group g has members: stop a (shop at 10.0.0.7:1) first"
     );
 }
+
+#[test]
+fn a_coordinator_that_has_used_up_its_epochs_takes_nobody_in_and_goes_on() {
+    let last = Epoch((3 << 32) + i64::from(u32::MAX));
+    assert_eq!((last.left(), last.next(), last.leader()), (0, last, LEADER));
+    let start = Epoch(last.0 - 1);
+    let record = MemberRecord {
+        instance_id: None,
+        session_timeout_ms: 10_000,
+    };
+    let mut group = Group::new("g".into(), start, topics(4), GroupRecord::default());
+    for id in ["a", "b", "c"] {
+        group.remember(id.to_owned(), record.clone(), at(0).monotonic);
+    }
+    let refused = apply(&mut group, at(1), beat("d", 0, 0, Some(wants(None))));
+    assert_eq!(refusals(&refused), [ErrorCode::GroupLimitReached]);
+    for id in ["a", "b"] {
+        apply(&mut group, at(2), beat(id, start.0, 0, Some(wants(None))));
+    }
+    apply(&mut group, at(10), Event::Ticked);
+    apply(&mut group, at(11), beat("a", Epoch::LEAVE.0, 0, None));
+    assert_eq!((group.member_count(), group.epoch()), (1, last));
+}
