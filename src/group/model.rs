@@ -524,3 +524,43 @@ fn a_dead_member_is_replaced_within_its_session_timeout_and_a_second() {
     println!("longest takeover: {longest:?}");
     assert!(longest > SESSION / 2);
 }
+
+/// One member dies, and before anyone can know of it another, which may be to have what the first one had: then
+/// its session has to end as well. From the last death on it takes no longer than after one.
+#[test]
+fn what_two_dead_members_had_is_taken_within_a_session_timeout_of_the_last_death() {
+    let mut since_first = Duration::ZERO;
+    for seed in 0..CASES {
+        let mut world = World::new(seed);
+        world.lossy = false;
+        for _ in 0..4 + world.dice.roll(3) {
+            world.join();
+            let actor = world.actors.last_mut().expect("just joined");
+            actor.wants.instance_id = None;
+            actor.wants.topics = BTreeSet::from(["t0".to_owned(), "t1".to_owned()]);
+        }
+        world.pass(SESSION + SESSION);
+        world.check_quiet(seed);
+        let mut had = BTreeSet::new();
+        let first_died_at = world.now;
+        for dies in [0, 1] {
+            world.actors[dies].life = Life::Dead;
+            had.extend(world.actors[dies].held.clone());
+            let between = Duration::from_millis(100 * world.dice.roll(100));
+            world.pass(if dies == 0 { between } else { STEP });
+        }
+        let died_at = world.now;
+        let taken_all = |world: &World| {
+            let others: BTreeSet<_> = world.actors[2..].iter().flat_map(|it| &it.held).collect();
+            had.iter().all(|it| others.contains(it))
+        };
+        while !taken_all(&world) {
+            world.pass(STEP);
+            let took = world.now.since(died_at);
+            assert!(took <= SESSION + Duration::from_secs(1), "{seed}: {took:?}");
+        }
+        since_first = since_first.max(world.now.since(first_died_at));
+    }
+    println!("longest since the first death: {since_first:?}");
+    assert!(since_first > SESSION + Duration::from_secs(4));
+}

@@ -34,9 +34,17 @@ struct Partition {
     /// All below was seen.
     seen_to: i64,
     read_at_us: Option<i64>,
-    /// Its owner was killed then.
-    orphan_since_us: Option<i64>,
+    orphan: Option<Orphan>,
     moved: bool,
+}
+
+/// A partition whose owner was killed, and which nobody has read since.
+#[derive(Debug)]
+struct Orphan {
+    since_us: i64,
+    /// Another member of the group was killed meanwhile. It may have been to have the partition: then its
+    /// session has to end as well.
+    heir_killed: bool,
 }
 
 /// Everything heard so far.
@@ -49,6 +57,8 @@ pub(super) struct Judge {
     kills: u64,
     moves: u64,
     takeovers_us: Vec<i64>,
+    /// Those during which another member was killed, from that on.
+    second_takeovers_us: Vec<i64>,
     /// Longest time between two records of a partition that stayed where it was.
     longest_gap_us: i64,
 }
@@ -69,9 +79,13 @@ impl Judge {
             What::Read(partition, offset) => self.read(&fact, partition, offset),
             What::Killed => {
                 self.kills += 1;
-                for it in self.partitions.values_mut() {
-                    if it.owner == Some(fact.member) {
-                        it.orphan_since_us = Some(fact.at_us);
+                let its = self.partitions.iter_mut();
+                for (_, it) in its.filter(|((group, _), _)| *group == fact.group) {
+                    if it.owner == Some(fact.member) || it.orphan.is_some() {
+                        it.orphan = Some(Orphan {
+                            since_us: fact.at_us,
+                            heir_killed: it.orphan.is_some(),
+                        });
                     }
                 }
             }
@@ -89,8 +103,12 @@ impl Judge {
             );
             return;
         }
-        if let Some(since) = it.orphan_since_us.take() {
-            self.takeovers_us.push(fact.at_us - since);
+        if let Some(orphan) = it.orphan.take() {
+            let takeovers_us = match orphan.heir_killed {
+                true => &mut self.second_takeovers_us,
+                false => &mut self.takeovers_us,
+            };
+            takeovers_us.push(fact.at_us - orphan.since_us);
         }
         let gap = it.read_at_us.map_or(0, |before| fact.at_us - before);
         if !it.moved {
@@ -137,6 +155,13 @@ impl Judge {
             millis(percentile(100)),
             self.takeovers_us.len()
         );
+        if let Some(longest) = self.second_takeovers_us.iter().max() {
+            println!(
+                "where another member was killed meanwhile, from that on: longest {} ms ({} in all)",
+                millis(*longest),
+                self.second_takeovers_us.len()
+            );
+        }
         println!(
             "longest pause of a partition that did not move: {} ms",
             millis(self.longest_gap_us)
@@ -151,5 +176,42 @@ impl Judge {
             }
         );
         ok
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const P: PartitionIndex = PartitionIndex(0);
+
+    fn hear(judge: &mut Judge, at_ms: i64, group: usize, member: u64, what: What) {
+        judge.hear(Fact {
+            at_us: at_ms * 1000,
+            group,
+            member,
+            what,
+        });
+    }
+
+    /// A dies, B is to have what it had and dies before anyone can know that A did, so C gets it.
+    #[test]
+    fn a_takeover_counts_from_the_last_death() {
+        let mut judge = Judge::default();
+        for (group, member) in [(0, 1), (7, 9)] {
+            hear(&mut judge, 0, group, member, What::Took(P));
+        }
+        hear(&mut judge, 1_000, 0, 1, What::Killed);
+        hear(&mut judge, 3_300, 0, 2, What::Killed);
+        hear(&mut judge, 6_400, 0, 3, What::Took(P));
+        hear(&mut judge, 6_400, 0, 3, What::Read(P, Offset(0)));
+        assert!(judge.takeovers_us.is_empty());
+        assert_eq!(judge.second_takeovers_us, [3_100_000]);
+        // Nobody else dies: the plain case, whatever happens to other groups.
+        hear(&mut judge, 7_000, 0, 3, What::Killed);
+        hear(&mut judge, 8_000, 7, 9, What::Killed);
+        hear(&mut judge, 10_200, 0, 4, What::Took(P));
+        hear(&mut judge, 10_200, 0, 4, What::Read(P, Offset(1)));
+        assert_eq!(judge.takeovers_us, [3_200_000]);
     }
 }
