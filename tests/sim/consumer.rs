@@ -16,7 +16,7 @@ use millstream_client::{
     ConsumeError, OutOfRangePolicy, RequestError, TruncationPolicy,
     machines::{
         Topic,
-        consumer::{Action, Config, Event, Item, Machine},
+        consumer::{Action, Config, Event, FetchId, Item, Machine},
     },
 };
 use millstream_protocol::{
@@ -51,6 +51,8 @@ pub struct Consumer {
     views: RefCell<BTreeMap<TopicPartition, View>>,
     /// Where each log starts and how far consumers see, as was last heard.
     heard: RefCell<BTreeMap<TopicPartition, (Offset, Offset)>>,
+    /// When each fetch under way was sent, by what was noted; only if every batch is to be noted.
+    asked: Option<RefCell<BTreeMap<FetchId, usize>>>,
     events: RefCell<VecDeque<Event>>,
     wake: Signal,
     /// Begins again now and then.
@@ -60,7 +62,12 @@ pub struct Consumer {
 
 impl Consumer {
     /// Starts one.
-    pub fn start(io: &SimIo, topics: &[Arc<str>], recorder: &Recorder) -> Rc<Self> {
+    pub fn start(
+        io: &SimIo,
+        topics: &[Arc<str>],
+        notes_batches: bool,
+        recorder: &Recorder,
+    ) -> Rc<Self> {
         let mut random = Random::new(io.random_u64());
         let config = Config {
             prefetch_bytes: [8 << 10, 100 << 10, 1 << 20][random.index(3)],
@@ -82,6 +89,7 @@ impl Consumer {
             looking_up: RefCell::default(),
             views: RefCell::default(),
             heard: RefCell::default(),
+            asked: notes_batches.then(RefCell::default),
             events: RefCell::default(),
             wake: Signal::default(),
             restless: Cell::new(true),
@@ -273,9 +281,13 @@ impl Consumer {
     }
 
     fn note_replies(&self, event: &Event) {
-        let Event::Fetched(_, results, records) = event else {
+        let Event::Fetched(id, results, records) = event else {
             return;
         };
+        let asked = self
+            .asked
+            .as_ref()
+            .and_then(|it| it.borrow_mut().remove(id));
         let mut position = 0;
         for result in results {
             let size = result.records_size as usize;
@@ -288,6 +300,9 @@ impl Consumer {
                 topic: result.topic,
                 partition: result.partition,
             };
+            if let Some(asked) = asked {
+                self.note_batches(at, part, result.high_watermark, asked);
+            }
             let last = Batches::trusted(part).last();
             let end = last.map(|batch| batch.expect("it was checked").0.next_offset());
             let now = (result.log_start_offset, result.high_watermark);
@@ -303,9 +318,26 @@ impl Consumer {
         }
     }
 
+    fn note_batches(&self, at: TopicPartition, part: &[u8], end: Offset, asked: usize) {
+        for batch in Batches::trusted(part) {
+            let (header, _) = batch.expect("it was checked");
+            self.recorder.note(What::Served {
+                reader: self.id,
+                at,
+                base: header.base_offset,
+                max_timestamp_ms: header.max_timestamp_ms,
+                is_last: header.next_offset() >= end,
+                asked,
+            });
+        }
+    }
+
     fn perform(self: &Rc<Self>, action: Action) {
         match action {
             Action::Fetch { id, node, request } => {
+                if let Some(asked) = &self.asked {
+                    asked.borrow_mut().insert(id, self.recorder.count());
+                }
                 let reply = self.connections.request(node.shard.0, &request, &[]);
                 self.later(async move {
                     match reply.await {

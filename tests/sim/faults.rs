@@ -25,6 +25,11 @@ pub enum Fault {
     PowerCutAtStart,
     /// The power goes while the disk is slow: much is under way.
     PowerCutOnSlowDisk,
+    /// The power goes while some writes take a thousand times as long as others: what was written later
+    /// is there, what was written before is not.
+    PowerCutOnUnevenDisk,
+    /// Connections are reset while the disk is slow, clients try again, and then the power goes.
+    PowerCutAfterReset,
     /// A clean stop and start.
     Restart,
     /// Every connection is reset.
@@ -47,6 +52,8 @@ pub enum Fault {
     StepClock,
     /// The wall clock is set by seconds, forwards or back.
     NudgeClock,
+    /// The wall clock is set back, and a moment later forward again.
+    WobbleClock,
     /// A topic's retention is changed.
     Alter,
     /// Nothing can be allocated for a while.
@@ -85,11 +92,23 @@ impl Fault {
             Self::PowerCutOnSlowDisk => {
                 let factor = 16 << world.random.below(6);
                 let times = DiskTimes::default().slower(factor);
+                cut_on_disk(world, times, 1_500).await;
+            }
+            Self::PowerCutOnUnevenDisk => {
+                let slowest = Duration::from_millis(1 << (3 + world.random.below(6)));
+                let times = DiskTimes {
+                    transfer: (Duration::from_micros(20), slowest),
+                    ..DiskTimes::default()
+                };
+                cut_on_disk(world, times, 800).await;
+            }
+            Self::PowerCutAfterReset => {
+                let factor = 64 << world.random.below(6);
+                let times = DiskTimes::default().slower(factor);
                 world.broker.disk().set_times(times);
-                pause(world, 1_500).await;
-                let policy = any_policy(world);
-                world.cut_power(policy).await;
-                world.broker.disk().set_times(DiskTimes::default());
+                pause(world, 500).await;
+                world.reset_clients();
+                cut_on_disk(world, times, 600).await;
             }
             Self::Restart => {
                 world.broker.stop().await;
@@ -122,6 +141,7 @@ impl Fault {
             Self::Spoil => spoil::strike(world).await,
             Self::StepClock => step_clock(world, &[1_000, 20_000, 3_000_000]).await,
             Self::NudgeClock => step_clock(world, &[200, 2_000, 10_000]).await,
+            Self::WobbleClock => wobble_clock(world).await,
             Self::Alter => alter(world).await,
             Self::FullDisk => {
                 let full = DiskFault::always(Operation::Allocate, Errno::NoSpace);
@@ -135,6 +155,15 @@ impl Fault {
             Self::Takeover => members::takeover(world).await,
         }
     }
+}
+
+/// Cuts the power after a while on a disk that takes such times.
+async fn cut_on_disk(world: &mut World, times: DiskTimes, most_ms: u64) {
+    world.broker.disk().set_times(times);
+    pause(world, most_ms).await;
+    let policy = any_policy(world);
+    world.cut_power(policy).await;
+    world.broker.disk().set_times(DiskTimes::default());
 }
 
 /// Lets the disk do a few things more, so that what follows strikes amid them.
@@ -232,6 +261,19 @@ async fn step_clock(world: &mut World, ranges_ms: &[u64]) {
             .recorder
             .say(format!("the clock is set by {by_ms} ms"));
         pause(world, 1_500).await;
+    }
+}
+
+/// What is appended meanwhile has times that lie before those of what was appended earlier.
+async fn wobble_clock(world: &mut World) {
+    let by_ms = i64::try_from(5_000 + world.random.below(45_000)).expect("small");
+    for by_ms in [-by_ms, by_ms] {
+        world.recorder.say("the clock is about to be set");
+        world.io.step_wall(by_ms);
+        world
+            .recorder
+            .say(format!("the clock is set by {by_ms} ms"));
+        pause(world, 3_000).await;
     }
 }
 

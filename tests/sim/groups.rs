@@ -29,8 +29,12 @@ const FAULTS: [Fault; 13] = [
 
 fn scenario(seed: u64) -> Scenario {
     let mut random = Random::new(seed ^ 0x6e0_0b5e);
-    let mut faults = vec![Fault::Member, Fault::Member, Fault::Takeover];
-    for _ in 0..1 + random.index(3) {
+    let mut faults = vec![
+        Fault::Member,
+        [Fault::Member, Fault::Takeover][random.index(2)],
+        [Fault::PowerCutOnSlowDisk, Fault::PowerCutOnUnevenDisk][random.index(2)],
+    ];
+    for _ in 0..random.index(3) {
         faults.push(FAULTS[random.index(FAULTS.len())]);
     }
     Scenario {

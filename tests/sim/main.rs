@@ -54,5 +54,7 @@ mod full_disk;
 mod groups;
 mod idempotent;
 mod overrun;
+mod reordered;
 mod resharded;
+mod ttl;
 mod whole;

@@ -50,6 +50,8 @@ pub struct Plan {
     /// Longest pause between two records.
     pub pause: Duration,
     pub delivery_timeout: Duration,
+    /// Sizes of values to draw from; if there is none, they are as follows.
+    pub sizes: Vec<usize>,
     /// Largest value, in bytes; one in so many may be as large.
     pub value_size: u64,
     pub large_one_in: u64,
@@ -245,6 +247,10 @@ impl Producer {
             false => self.plan.large_one_in,
         };
         let size = match self.below(one_in) {
+            _ if !self.plan.sizes.is_empty() => {
+                let sizes = &self.plan.sizes;
+                sizes[self.below(sizes.len() as u64) as usize]
+            }
             0 => self.below(self.plan.value_size) as usize,
             _ => 8 + self.below(200) as usize,
         };

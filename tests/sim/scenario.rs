@@ -40,6 +40,8 @@ pub struct Scenario {
     /// Longest pause of a producer between two records.
     pub pause: Duration,
     pub delivery_timeout: Duration,
+    /// Sizes of values to draw from; none is any size.
+    pub sizes: Vec<usize>,
     /// One record in so many may be large.
     pub large_one_in: u64,
     pub consumers: u32,
@@ -64,6 +66,7 @@ impl Default for Scenario {
             records: 100,
             pause: Duration::from_millis(120),
             delivery_timeout: Duration::from_secs(600),
+            sizes: Vec::new(),
             large_one_in: 8,
             consumers: 2,
             groups: 0,

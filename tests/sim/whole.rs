@@ -13,12 +13,13 @@ use crate::{
 };
 
 /// Every kind of fault that a flushed log stands without loss.
-const FAULTS: [Fault; 21] = [
+const FAULTS: [Fault; 24] = [
     Fault::PowerCut,
     Fault::PowerCut,
     Fault::PowerCutAtStart,
     Fault::PowerCutOnSlowDisk,
-    Fault::PowerCutOnSlowDisk,
+    Fault::PowerCutOnUnevenDisk,
+    Fault::PowerCutAfterReset,
     Fault::Restart,
     Fault::Reset,
     Fault::Close,
@@ -33,8 +34,10 @@ const FAULTS: [Fault; 21] = [
     Fault::Trim,
     Fault::Recreate,
     Fault::StepClock,
-    Fault::StepClock,
+    Fault::WobbleClock,
     Fault::Alter,
+    Fault::Member,
+    Fault::NudgeClock,
 ];
 
 /// What a seed stands for.
@@ -75,6 +78,12 @@ fn with(mut topic: NewTopic, settings: &[(&str, &str)]) -> NewTopic {
 
 fn any_compacted(name: &str, random: &mut Random) -> NewTopic {
     let policy = ["compact", "compact,delete"][random.index(2)];
+    let lags = [
+        ["0", "1000"],
+        ["0", "10000"],
+        ["1500", "2000"],
+        ["12000", "15000"],
+    ][random.index(4)];
     let settings = [
         ("cleanup.policy", policy),
         (
@@ -85,8 +94,8 @@ fn any_compacted(name: &str, random: &mut Random) -> NewTopic {
             "delete.retention.ms",
             ["0", "2000", "30000"][random.index(3)],
         ),
-        ("min.compaction.lag.ms", ["0", "1500"][random.index(2)]),
-        ("max.compaction.lag.ms", ["1000", "10000"][random.index(2)]),
+        ("min.compaction.lag.ms", lags[0]),
+        ("max.compaction.lag.ms", lags[1]),
         ("retention.ms", "25000"),
     ];
     with(topic(name, 2, "flushed"), &settings)

@@ -115,6 +115,7 @@ impl World {
                 records: self.scenario.records,
                 pause: self.scenario.pause,
                 delivery_timeout: self.scenario.delivery_timeout,
+                sizes: self.scenario.sizes.clone(),
                 value_size: 30_000,
                 large_one_in: self.scenario.large_one_in,
                 delay,
@@ -146,7 +147,7 @@ impl World {
             instance,
             topics: names.map(|topic| topic.name.as_str().into()).collect(),
             session: self.scenario.session,
-            auto_commit: [None, Some(Duration::from_millis(700))][self.random.index(2)],
+            auto_commit: [None, Some(Duration::from_millis(300))][self.random.index(2)],
             // All of a group say the same, or the broker would have to choose.
             assignor: ["", "range", "uniform"][group as usize % 3],
         };
@@ -180,7 +181,9 @@ impl World {
     pub fn new_consumer(&self) -> Rc<Consumer> {
         let names = self.scenario.topics.iter();
         let names: Vec<Arc<str>> = names.map(|topic| topic.name.as_str().into()).collect();
-        Consumer::start(&self.clients, &names, &self.recorder)
+        let mut settings = self.scenario.topics.iter().flat_map(|topic| &topic.configs);
+        let notes_batches = settings.any(|(name, _)| name == "ttl.ms");
+        Consumer::start(&self.clients, &names, notes_batches, &self.recorder)
     }
 
     /// Notes what each shard has in use, when it is more than ever before.

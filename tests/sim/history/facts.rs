@@ -172,9 +172,25 @@ impl<'a> Facts<'a> {
         (least, most)
     }
 
+    /// The least time to live that its records had by then, in milliseconds.
+    pub fn ttl_ms(&self, at: TopicPartition, by: usize) -> Option<i64> {
+        let least = self.configs(at.topic, by).filter_map(|it| it.ttl_ms).min();
+        least.map(|ttl_ms| i64::try_from(ttl_ms).expect("short"))
+    }
+
+    /// Its records had a time to live at all times until then.
+    pub fn always_lives(&self, at: TopicPartition, by: usize) -> bool {
+        self.configs(at.topic, by).all(|it| it.ttl_ms.is_some())
+    }
+
+    /// Readers may miss records in the middle of it.
+    pub fn has_gaps(&self, at: TopicPartition) -> bool {
+        self.is_compacted(at) || self.ttl_ms(at, usize::MAX).is_some()
+    }
+
     /// Records in it go only with its start.
     pub fn keeps_all(&self, at: TopicPartition) -> bool {
-        !self.is_buffered(at) && !self.is_compacted(at)
+        !self.is_buffered(at) && !self.has_gaps(at)
     }
 
     /// The most that the clock by which delayed records are due can have shown, by event: it never goes back,

@@ -92,6 +92,17 @@ pub enum What {
         high_watermark: Offset,
         end: Option<Offset>,
     },
+    /// A reply brings a batch of a topic whose records have a time to live. `asked` is when the request went
+    /// out: an index of events.
+    Served {
+        reader: ReaderId,
+        at: TopicPartition,
+        base: Offset,
+        max_timestamp_ms: i64,
+        /// Nothing that readers may see lies behind it.
+        is_last: bool,
+        asked: usize,
+    },
     /// A reader was told that the log parts from what it read.
     Diverged(ReaderId, TopicPartition, Offset),
     /// A reader was told that its offset (first) is not there, and that the log starts at another.
@@ -210,6 +221,11 @@ impl Recorder {
         let last = history.events.pop().map(|event| event.what);
         assert!(matches!(last, Some(What::Sent(sent)) if sent == id));
         history.records.pop();
+    }
+
+    /// How many things were noted so far.
+    pub fn count(&self) -> usize {
+        self.history.borrow().events.len()
     }
 
     /// A new reader.

@@ -47,6 +47,7 @@ impl History {
             | What::Read(_, at, ..)
             | What::Invented(_, at, ..)
             | What::Replied { at, .. }
+            | What::Served { at, .. }
             | What::Diverged(_, at, _)
             | What::OutOfRange(_, at, ..)
             | What::Trimming(at, _)
@@ -118,6 +119,17 @@ impl History {
             } => writeln!(
                 text,
                 "reader {reader} hears of {}: starts at {log_start}, high watermark {high_watermark}, records to {end:?}",
+                self.place(*at)
+            ),
+            What::Served {
+                reader,
+                at,
+                base,
+                max_timestamp_ms,
+                ..
+            } => writeln!(
+                text,
+                "reader {reader} is given the batch of {} at {base}, up to {max_timestamp_ms} ms",
                 self.place(*at)
             ),
             What::Diverged(reader, at, offset) => {

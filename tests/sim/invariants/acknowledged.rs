@@ -30,7 +30,7 @@ fn whole(
     start: Offset,
     log: &[(Offset, RecordId)],
 ) {
-    if facts.is_compacted(at) {
+    if facts.has_gaps(at) {
         return;
     }
     let there: BTreeMap<RecordId, Offset> = log.iter().map(|(offset, id)| (*id, *offset)).collect();

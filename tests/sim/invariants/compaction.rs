@@ -1,21 +1,67 @@
 //! Compaction keeps the last record of each key, lets no older one come back, and takes away only what
 //! a later record of the same key replaces, or a tombstone whose time is over.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use millstream_protocol::{Offset, TopicPartition};
 
 use super::Findings;
-use crate::history::{Facts, Fate, RecordId, What};
+use crate::history::{Facts, Fate, ReaderId, RecordId, What};
 
 pub fn check(facts: &Facts<'_>, findings: &mut Findings<'_>) {
+    let mut next: BTreeMap<(ReaderId, TopicPartition), Offset> = BTreeMap::new();
     for (index, event) in facts.history.events.iter().enumerate() {
+        match &event.what {
+            What::Began(reader, at, offset) => _ = next.insert((*reader, *at), *offset),
+            What::Read(reader, at, offset, _) if facts.is_compacted(*at) => {
+                let from = next.insert((*reader, *at), offset.plus(1));
+                too_young(
+                    facts,
+                    findings,
+                    *at,
+                    from.unwrap_or(*offset)..*offset,
+                    index,
+                );
+            }
+            _ => {}
+        }
         if let What::Whole(at, start, log) = &event.what
             && facts.is_compacted(*at)
         {
             let whole = Whole::of(facts, index, *at, *start, log);
             whole.last_values(findings);
             whole.what_is_gone(findings);
+        }
+    }
+}
+
+/// What a reader was not given, and somebody knew of, is older than `min.compaction.lag.ms`.
+fn too_young(
+    facts: &Facts<'_>,
+    findings: &mut Findings<'_>,
+    at: TopicPartition,
+    left_out: Range<Offset>,
+    index: usize,
+) {
+    let Some(names) = facts.names.get(&at).filter(|_| !left_out.is_empty()) else {
+        return;
+    };
+    for (offset, ids) in names.range(left_out) {
+        let known = ids.iter().filter(|id| {
+            let seen = facts
+                .record(**id)
+                .offsets
+                .iter()
+                .find(|(of, _)| of == offset);
+            seen.is_some_and(|(_, when)| *when <= index)
+        });
+        for id in known {
+            let age_ms = facts.age_ms(*id, index);
+            let mut configs = facts.configs(at.topic, index);
+            if configs.all(|it| age_ms < it.min_compaction_lag_ms) {
+                let message = format!("{offset}: record {id} is not served after {age_ms} ms");
+                findings.add(at, message);
+            }
         }
     }
 }

@@ -17,6 +17,7 @@ mod memory;
 mod offsets;
 mod prefixes;
 mod retention;
+mod ttl;
 
 use millstream_protocol::TopicPartition;
 
@@ -50,7 +51,7 @@ impl Findings<'_> {
 type Check = fn(&Facts<'_>, &mut Findings<'_>);
 
 /// All of them, those first that say most about a cause.
-const ALL: [(&str, Check); 16] = [
+const ALL: [(&str, Check); 17] = [
     ("no acknowledged loss", acknowledged::check),
     ("offsets are dense and unique", offsets::check),
     ("reads are prefixes", prefixes::check),
@@ -74,6 +75,7 @@ const ALL: [(&str, Check); 16] = [
         "members that die are replaced in time",
         group_takeover::check,
     ),
+    ("only what is over is left out", ttl::check),
     ("memory within limits", memory::check),
     ("answers are explained", answers::check),
 ];

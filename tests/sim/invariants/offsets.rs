@@ -48,7 +48,7 @@ fn dense(
 ) {
     for pair in log.windows(2) {
         let (before, after) = (pair[0].0, pair[1].0);
-        let fine = match facts.is_compacted(at) {
+        let fine = match facts.has_gaps(at) {
             true => before < after,
             false => before.plus(1) == after,
         };

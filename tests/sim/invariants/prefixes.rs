@@ -19,9 +19,9 @@ pub fn check(facts: &Facts<'_>, findings: &mut Findings<'_>) {
         match &event.what {
             What::Began(reader, at, offset) => _ = positions.insert((*reader, *at), *offset),
             What::Read(reader, at, offset, _) => {
-                let compacted = facts.is_compacted(*at);
+                let gaps = facts.has_gaps(*at);
                 let next = positions.insert((*reader, *at), offset.plus(1));
-                let fine = next.is_some_and(|next| match compacted {
+                let fine = next.is_some_and(|next| match gaps {
                     true => next <= *offset,
                     false => next == *offset,
                 });
@@ -78,7 +78,7 @@ fn replies(facts: &Facts<'_>, findings: &mut Findings<'_>) {
                     format!("reader {reader} hears that {offset} is beyond a flushed log's end");
                 findings.add(*at, message);
             }
-            What::Whole(at, start, log) if !facts.is_buffered(*at) && !facts.is_compacted(*at) => {
+            What::Whole(at, start, log) if facts.keeps_all(*at) => {
                 let end = log.last().map_or(*start, |(offset, _)| offset.plus(1));
                 let shown = shown.get(at).copied().unwrap_or(Offset::ZERO);
                 if end < shown {
@@ -98,6 +98,8 @@ fn nothing_comes_back(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     for event in &facts.history.events {
         match &event.what {
             What::Sent(id) => _ = whole.remove(&facts.sent(*id).at),
+            // With a clock that is set back, what was over is not.
+            What::Whole(at, ..) if facts.ttl_ms(*at, usize::MAX).is_some() => {}
             What::Whole(at, _, log) => {
                 let log: BTreeMap<Offset, RecordId> = log.iter().copied().collect();
                 let before = whole.remove(at);
@@ -131,7 +133,7 @@ fn stays(
     let there: BTreeMap<Offset, RecordId> = log.iter().copied().collect();
     for (offset, id, _) in view.iter().filter(|(offset, ..)| *offset >= start) {
         let found = there.get(offset);
-        let gone = found.is_none() && facts.is_compacted(at);
+        let gone = found.is_none() && facts.has_gaps(at);
         if found != Some(id) && !gone {
             let message = format!("{offset}: reader {reader} has record {id}, the log {found:?}");
             findings.add(at, message);

@@ -64,7 +64,7 @@ impl Member {
     pub(super) fn commit_if_due(self: &Rc<Self>) {
         let due = match self.plan.auto_commit {
             Some(_) => self.now() >= self.next_commit.get(),
-            None => self.random.borrow_mut().below(12) == 0,
+            None => self.random.borrow_mut().below(3) == 0,
         };
         let offsets = if due {
             self.uncommitted(|_| true)
