@@ -16,6 +16,7 @@ mod recent;
 mod run_file;
 mod runs;
 mod schedule;
+mod settle;
 mod snapshot;
 mod spill;
 mod undone;
@@ -33,5 +34,6 @@ pub use run_file::{
     BLOCK_ENTRIES, DamagedBlock, RUN_BLOCK_SIZE, block_of, decode_block, encode_block,
 };
 pub use runs::{HEAD_ENTRIES, RunRef};
-pub use schedule::{CancelVerdict, Recovered, Schedule, Target};
+pub use schedule::{CancelVerdict, Schedule, Target};
+pub use settle::Recovered;
 pub use snapshot::Unusable;

@@ -139,7 +139,12 @@ impl World {
     fn new() -> Self {
         let mut schedule = Schedule::new((1, 2));
         let end = Offset::ZERO;
-        assert!(schedule.settle(Recovered { end }, &Deliveries::default()));
+        let recovered = Recovered {
+            start: end,
+            end,
+            partition_end: end,
+        };
+        assert!(schedule.settle(recovered, &Deliveries::default()));
         Self {
             now_ms: 1_000,
             log: Log::default(),
@@ -377,7 +382,7 @@ impl World {
         let (from, snapshot) = &self.partition.checkpoint;
         self.deliveries = Deliveries::restore(snapshot).expect("its own snapshot");
         for batch in &self.partition.batches[*from..] {
-            self.deliveries.batch(&header(batch), batch);
+            self.deliveries.batch(&header(batch), batch, 0);
         }
         let (from, snapshot) = &self.log.checkpoint;
         self.schedule = Schedule::restore(snapshot, (3, 4)).expect("its own snapshot");
@@ -385,7 +390,12 @@ impl World {
             self.schedule.batch(&header(batch), batch);
         }
         let end = self.log.end();
-        let whole = self.schedule.settle(Recovered { end }, &self.deliveries);
+        let recovered = Recovered {
+            start: self.log_start,
+            end,
+            partition_end: self.partition.end(),
+        };
+        let whole = self.schedule.settle(recovered, &self.deliveries);
         assert!(whole, "a crash loses no checkpoint");
         assert_eq!(self.schedule.unreadable(), None);
         self.rebuilding = None;

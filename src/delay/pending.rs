@@ -90,6 +90,13 @@ impl Pending {
         }
     }
 
+    /// Takes out all below `start`.
+    pub fn cut_below(&mut self, start: Offset) {
+        while let Some(first) = self.first().filter(|first| *first < start) {
+            self.remove(first);
+        }
+    }
+
     /// The least one.
     pub fn first(&self) -> Option<Offset> {
         self.iter_from(Offset::ZERO).next()
@@ -212,6 +219,8 @@ mod tests {
             prop_assert_eq!(&again, &pending);
             pending.cut(Offset(100));
             model.split_off(&Offset(100));
+            pending.cut_below(Offset(9));
+            model = model.split_off(&Offset(9));
             prop_assert!(pending.iter_from(Offset::ZERO).eq(model.iter().copied()));
         }
     }

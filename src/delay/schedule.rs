@@ -15,12 +15,12 @@ use millstream_protocol::{
 };
 
 use super::{
-    Deliveries,
     deliver::noted,
     finished::{End, Finished},
     pending::Pending,
     recent::{Entry, IdHash},
     runs::Runs,
+    settle::Uncertain,
     spill::SPILL_AT,
     undone::{AllUndone, Undone},
 };
@@ -56,13 +56,6 @@ pub enum CancelVerdict {
     Over(CancelOutcome, Offset),
 }
 
-/// What a schedule starts from.
-#[derive(Clone, Copy, Debug)]
-pub struct Recovered {
-    /// The delay log's end; all below is durable.
-    pub end: Offset,
-}
-
 /// The delayed records of one partition.
 #[derive(Clone, Debug)]
 pub struct Schedule {
@@ -89,7 +82,9 @@ pub struct Schedule {
     /// Ids accepted since the checkpoint that this began with, until the runs it names were gone through: an
     /// older record of such an id, there, is over.
     pub(super) newer_ids: BTreeMap<IdHash, Offset>,
-    recovering: bool,
+    pub(super) recovering: bool,
+    /// See [`Uncertain`].
+    pub(super) uncertain: Option<Uncertain>,
     /// The runs do not hold all that they should: see [`Schedule::lose_index`].
     pub(super) index_lost: bool,
     /// Every id of what waits is in `ids`.
@@ -119,6 +114,7 @@ impl Schedule {
             delivered_below: Offset::ZERO,
             newer_ids: BTreeMap::new(),
             recovering: true,
+            uncertain: None,
             index_lost: false,
             ids_known: false,
             unreadable: None,
@@ -312,7 +308,11 @@ impl Schedule {
     /// Deliveries below this offset of the partition are taken in.
     #[must_use]
     pub fn delivered_below(&self) -> Offset {
-        self.delivered_below
+        match self.uncertain {
+            // Until the index was gone through, the next start has to do it all again.
+            Some(uncertain) => uncertain.delivered_below,
+            None => self.delivered_below,
+        }
     }
 
     /// The records that are due, in order, at most so many. The shell reads them, and then calls
@@ -416,7 +416,7 @@ impl Schedule {
         self.delivered_below = self.delivered_below.max(known);
     }
 
-    fn over(&mut self, entry: Entry) {
+    pub(super) fn over(&mut self, entry: Entry) {
         self.moving.remove(&entry.offset);
         self.pending.remove(entry.offset);
         if entry.id != IdHash::NONE {
@@ -487,27 +487,6 @@ impl Schedule {
             },
             offset,
         )
-    }
-
-    /// Recovery has given everything: what the partition says it has is over. False if the partition does
-    /// not know as much as it must: something was lost that no crash loses.
-    #[must_use]
-    pub fn settle(&mut self, recovered: Recovered, deliveries: &Deliveries) -> bool {
-        let known = deliveries.covered_from() <= self.delivered_below;
-        for (due_ms, offset) in deliveries.since(self.delivered_below) {
-            if let Some(id) = self.waiting.remove(&(*due_ms, *offset)) {
-                self.over(Entry {
-                    due_ms: *due_ms,
-                    offset: *offset,
-                    id,
-                });
-            }
-            self.pending.remove(*offset);
-        }
-        self.recovering = false;
-        self.end = self.end.max(recovered.end);
-        self.persisted(self.end);
-        known
     }
 
     /// Asserts every invariant.

@@ -23,7 +23,7 @@ impl Schedule {
         self.key.0.encode(&mut out);
         self.key.1.encode(&mut out);
         self.end.encode(&mut out);
-        self.delivered_below.encode(&mut out);
+        self.delivered_below().encode(&mut out);
         self.pending.encode(&mut out);
         let mut finished = self.finished.clone();
         for undone in self.undone.iter() {
@@ -170,7 +170,12 @@ mod tests {
             }
             if let Ok(mut schedule) = Schedule::restore(&bytes, (3, 4)) {
                 let end = millstream_protocol::Offset(100);
-                let _ = schedule.settle(Recovered { end }, &Deliveries::default());
+                let recovered = Recovered {
+                    start: millstream_protocol::Offset::ZERO,
+                    end,
+                    partition_end: end,
+                };
+                let _ = schedule.settle(recovered, &Deliveries::default());
                 while let Some(run) = schedule.wants_load() {
                     schedule.run_loaded(run.number, &vec![Entry::default(); 100_000]);
                     if run.count > 100_000 {

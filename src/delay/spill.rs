@@ -91,7 +91,10 @@ impl Schedule {
     /// At the start: takes in the ids of entries of a run that still wait.
     pub fn know_ids(&mut self, entries: &[Entry]) {
         for entry in entries {
-            if entry.id != IdHash::NONE && self.still_waits(entry.offset, entry.id) {
+            if !self.is_doubtful(*entry)
+                && entry.id != IdHash::NONE
+                && self.still_waits(entry.offset, entry.id)
+            {
                 self.ids.insert((entry.id, entry.offset));
             }
         }
@@ -185,7 +188,7 @@ impl Schedule {
             let entry = Entry { due_ms, offset, id };
             // It waits again if what took it out is refused.
             self.undone.place(entry);
-            if self.still_waits(offset, id) {
+            if !self.is_doubtful(entry) && self.still_waits(offset, id) {
                 self.wait(entry);
                 count += 1;
             }

@@ -95,6 +95,12 @@ struct Rebuild {
 
 impl RecoveryObserver for Rebuild {
     fn snapshot(&mut self, bytes: &[u8]) -> Result<(), SnapshotRejected> {
+        if bytes.is_empty() {
+            // No checkpoint: its own would name producers at least.
+            self.producers = Producers::default();
+            self.extra.begin_anew();
+            return Ok(());
+        }
         let (producers, extra) = role::split_snapshot(bytes).ok_or(SnapshotRejected)?;
         self.producers = if producers.is_empty() {
             Producers::default()
@@ -108,7 +114,7 @@ impl RecoveryObserver for Rebuild {
         // What recovery finds is durable.
         self.producers
             .appended(header, append_time_ms, header.next_offset());
-        self.extra.batch(header, bytes);
+        self.extra.batch(header, bytes, append_time_ms);
     }
 }
 

@@ -14,6 +14,7 @@ mod cuts;
 mod delay_cuts;
 mod delay_index;
 mod delay_life;
+mod delay_mended;
 mod delay_world;
 mod journal_cuts;
 mod journal_damage;

@@ -118,6 +118,7 @@ impl<I: Io> Delay<I> {
         let lost = self.schedule.borrow().index_is_lost();
         if lost || !self.load_heads().await {
             self.rebuild().await?;
+            self.tell_of_doubt();
         }
         self.spill().await;
         Ok(())

@@ -5,6 +5,7 @@ mod accept;
 mod ask;
 mod deliver;
 mod runs;
+mod settle;
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
@@ -17,7 +18,7 @@ use self::accept::Early;
 use millstream_protocol::{LeaderEpoch, Offset, batch::Batches, limits::MAX_BATCH_SIZE};
 
 use crate::{
-    delay::{DelayClock, Deliveries, Recovered, Schedule},
+    delay::{DelayClock, Deliveries, Schedule},
     io::{Io, Monotonic, Signal, TaskClass},
     shard::partition::{Extra, PartitionShell},
     storage::{LogError, ShardStorage, delay_log_of},
@@ -66,11 +67,12 @@ impl<I: Io> Delay<I> {
     pub(super) fn new(
         partition: &Rc<PartitionShell<I>>,
         storage: &Rc<ShardStorage<I>>,
-        deliveries: Deliveries,
+        mut deliveries: Deliveries,
         config: &TopicConfig,
     ) -> Rc<Self> {
         let io = partition.io().clone();
         let monotonic = Duration::from_nanos(io.now().0);
+        deliveries.all_read(io.wall_ms());
         Rc::new(Self {
             storage: Rc::clone(storage),
             partition: Rc::downgrade(partition),
@@ -121,14 +123,7 @@ impl<I: Io> Delay<I> {
             unreachable!("a delay log gives its schedule");
         };
         log.serve_delay(self);
-        let end = log.log().log_end();
-        let whole = schedule.settle(Recovered { end }, &self.deliveries.borrow());
-        if !whole {
-            let trouble = "a checkpoint of delayed records was lost, and with it which of them had been \
-                           delivered: none is delivered, so that none is twice";
-            self.trouble.replace(Some(trouble.to_owned()));
-            tracing::error!(partition = %partition.log().id(), "{trouble}");
-        }
+        let whole = self.settle(&partition, &log, &mut schedule).await;
         if let Some(error) = schedule.unreadable() {
             tracing::error!(partition = %partition.log().id(), %error, "delayed records cannot be read");
         }
@@ -137,6 +132,7 @@ impl<I: Io> Delay<I> {
         assert!(set.is_ok(), "a delay log is opened once");
         self.know_runs().await;
         self.remove_orphans().await;
+        self.tell_of_doubt();
         if whole && !self.stopped.get() {
             let this = Rc::clone(self);
             let deliver = async move { this.deliver().await };

@@ -46,9 +46,17 @@ impl Extra {
         Ok(())
     }
 
-    pub(super) fn batch(&mut self, header: &BatchHeader, bytes: &[u8]) {
+    /// There is no checkpoint: all that the log still has comes.
+    pub(super) fn begin_anew(&mut self) {
         match self {
-            Self::Deliveries(deliveries) => deliveries.batch(header, bytes),
+            Self::Deliveries(deliveries) => *deliveries = Deliveries::without_checkpoint(),
+            Self::Schedule(schedule, key) => **schedule = Schedule::new(*key),
+        }
+    }
+
+    pub(super) fn batch(&mut self, header: &BatchHeader, bytes: &[u8], append_time_ms: i64) {
+        match self {
+            Self::Deliveries(deliveries) => deliveries.batch(header, bytes, append_time_ms),
             Self::Schedule(schedule, _) => schedule.batch(header, bytes),
         }
     }
