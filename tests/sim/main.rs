@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `world`, `broker`, `control`, `wire` | the broker with its disk and its metadata, and what an administrator does |
 //! | `producer` and `delayed`, `consumer`, `member` | the client's own machines in small shells |
+//! | `asker` | asks for commits all the time |
 //! | `faults` | what may go wrong |
 //! | `history` | what clients were told and read, in order; no judgement |
 //! | `invariants` | one file each, a pure function of the same history |
@@ -25,6 +26,7 @@
 //! outside the seed: no clock but `io`'s, no map with a hasher of its own. Then add a mutation of the product
 //! that the invariant must catch (`tests/mutations`).
 
+mod asker;
 mod broker;
 mod consumer;
 mod control;

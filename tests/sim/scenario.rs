@@ -157,7 +157,7 @@ async fn live(io: SimIo, seed: u64, scenario: Scenario, history: &Rc<RefCell<His
     world.cut_power(CrashPolicy::DropAll).await;
     world.broker.ready().await;
     world.read_whole().await;
-    world.ask_groups().await;
+    world.find_commits().await;
     world.be_quiet().await;
     world.broker.compacted_segments()
 }
@@ -210,6 +210,7 @@ impl World {
         for member in &self.members {
             member.stop.set(true);
         }
+        self.stop_watching.set(true);
         for member in &self.members {
             within(&self.io, "a member's leave", || member.done.get()).await;
         }

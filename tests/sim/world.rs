@@ -1,7 +1,13 @@
 //! Everything in a simulated history: the broker with its disk, clients, the recorder, and what an
 //! administrator does. A test of its own (`small`) or a whole scenario drives it.
 
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use millstream::{
     controller::TopicImage,
@@ -15,15 +21,15 @@ use millstream_client::RequestError;
 use millstream_protocol::{
     ErrorCode, Offset, TopicPartition,
     messages::{
-        ANY_SHARD, AlterTopicRequest, CreateTopicsRequest, DeleteTopicsRequest, NewTopic,
-        OffsetFetchRequest, Request, TopicResult,
+        ANY_SHARD, AlterTopicRequest, CreateTopicsRequest, DeleteTopicsRequest, NewTopic, Request,
+        TopicResult,
     },
 };
 
 use crate::{
     broker::{BROKER, Broker, CLIENTS, InUse, Limits, within},
     consumer::Consumer,
-    history::{GroupEvent, GroupWhat, History, MemberName, Recorder, What},
+    history::{History, Recorder, What},
     member::{self, Member},
     producer::{Plan, Producer, Target},
     scenario::Scenario,
@@ -48,6 +54,8 @@ pub struct World {
     pub consumers: Vec<Rc<Consumer>>,
     /// Of all groups, those that live.
     pub members: Vec<Rc<Member>>,
+    /// Nobody asks for commits any more.
+    pub stop_watching: Rc<Cell<bool>>,
     /// Members that there ever were.
     member_count: u32,
 }
@@ -89,6 +97,7 @@ impl World {
             producers: Vec::new(),
             consumers: Vec::new(),
             members: Vec::new(),
+            stop_watching: Rc::default(),
             member_count: 0,
         };
         world.start();
@@ -98,6 +107,7 @@ impl World {
             world.create(&topic).await;
         }
         world.start_clients();
+        world.watch_commits();
         world
     }
 
@@ -319,51 +329,6 @@ impl World {
                 .note(What::Whole(at, view.start, view.records));
         }
         reader.stop.set(true);
-    }
-
-    /// Asks what each group has committed, as someone who is no member may.
-    pub async fn ask_groups(&self) {
-        for group in 0..self.scenario.groups {
-            let who: MemberName = "admin".into();
-            let note = |what| {
-                let who = Rc::clone(&who);
-                self.recorder
-                    .note(What::Group(GroupEvent { group, who, what }));
-            };
-            let names: Vec<&str> = self.scenario.topics.iter().map(|it| &*it.name).collect();
-            let topics = self.topics().into_iter();
-            let topics = topics.filter(|topic| names.contains(&&*topic.name));
-            let all: Vec<TopicPartition> = topics
-                .flat_map(|topic| {
-                    let partitions = 0..topic.partition_count();
-                    partitions.map(move |partition| TopicPartition {
-                        topic: topic.id,
-                        partition: partition.into(),
-                    })
-                })
-                .collect();
-            all.iter().for_each(|at| note(GroupWhat::Asks(*at)));
-            let request = OffsetFetchRequest {
-                group: format!("g{group}"),
-                partitions: Some(all),
-            };
-            let found = loop {
-                let found = self.ask(&request).await;
-                match found.error {
-                    ErrorCode::None => break found,
-                    error if error.is_retriable() => {
-                        self.io.sleep(Duration::from_millis(50)).await;
-                    }
-                    error => panic!("what group {group} committed can't be had: {error:?}"),
-                }
-            };
-            for it in found.partitions {
-                let (topic, partition) = (it.topic, it.partition);
-                let id = it.metadata.parse().ok();
-                let heard = id.map(|id| (it.offset, id));
-                note(GroupWhat::Hears(TopicPartition { topic, partition }, heard));
-            }
-        }
     }
 
     /// Every topic that is there.
