@@ -1,13 +1,15 @@
 //! The bare cost of a round trip between two cores of this host: 1,000 bytes over a TCP connection on
 //! loopback and back, blocking calls, nothing else. What a broker adds is measured against this.
 //!
-//! `cargo run --release --example echo -- [ROUNDS]` prints the median in microseconds.
+//! `cargo run --release --example echo -- [ROUNDS]` prints the median in microseconds. With `--rate N` the
+//! round trips begin N times a second for four seconds, whether the one before is back or not, and p50, p99 and
+//! p99.9 are printed, from when each was due: what a host does by itself to those who wait for their turn.
 
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -33,7 +35,16 @@ fn echo(mut stream: TcpStream) -> std::io::Result<()> {
 
 #[expect(clippy::disallowed_methods, reason = "a clock is what this is about")]
 fn main() -> std::io::Result<()> {
-    let rounds = std::env::args().nth(1).and_then(|it| it.parse().ok());
+    let mut arguments = std::env::args().skip(1);
+    let first = arguments.next();
+    let rate = match first.as_deref() {
+        Some("--rate") => arguments.next().and_then(|it| it.parse::<u32>().ok()),
+        _ => None,
+    };
+    let rounds = match rate {
+        Some(rate) => rate * 4,
+        None => first.and_then(|it| it.parse().ok()).unwrap_or(20_000),
+    };
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let mut client = TcpStream::connect(listener.local_addr()?)?;
     let server = listener.accept()?.0;
@@ -42,8 +53,12 @@ fn main() -> std::io::Result<()> {
     client.set_nodelay(true)?;
     let mut bytes = [7; SIZE];
     let mut times = Vec::new();
-    for _ in 0..rounds.unwrap_or(20_000) {
-        let began = Instant::now();
+    let start = Instant::now();
+    for round in 0..rounds {
+        let began = match rate {
+            Some(rate) => until(start + Duration::from_secs(1) * round / rate),
+            None => Instant::now(),
+        };
         client.write_all(&bytes)?;
         client.read_exact(&mut bytes)?;
         times.push(began.elapsed());
@@ -51,6 +66,22 @@ fn main() -> std::io::Result<()> {
     drop(client);
     server.join().expect("the echo ends with its client")?;
     times.sort_unstable();
-    println!("{:.1}", times[times.len() / 2].as_secs_f64() * 1e6);
+    let micros = |part: usize| times[times.len() * part / 1000].as_secs_f64() * 1e6;
+    match rate {
+        Some(_) => println!("{:.1} {:.1} {:.1}", micros(500), micros(990), micros(999)),
+        None => println!("{:.1}", micros(500)),
+    }
     Ok(())
+}
+
+/// Sleeps until then; gives it.
+#[expect(clippy::disallowed_methods, reason = "a clock is what this is about")]
+fn until(due: Instant) -> Instant {
+    while let Some(left) = due.checked_duration_since(Instant::now()) {
+        thread::sleep(left);
+        if left.is_zero() {
+            break;
+        }
+    }
+    due
 }

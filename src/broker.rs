@@ -21,7 +21,8 @@ use crate::{
     },
     storage::{
         LogError, Replay, StorageConfig,
-        limits::{JOURNAL_FILE_SIZE, MAX_JOURNAL_SIZE},
+        limits::{JOURNAL_FILE_SIZE, MAX_JOURNAL_SIZE, PREPARED_FILE_SIZE},
+        remove_prepared,
     },
 };
 
@@ -68,6 +69,8 @@ pub struct BrokerSettings {
     pub shard_cpus: Vec<Option<usize>>,
     /// Memory for all shards, in bytes.
     pub memory: u64,
+    /// Space that is filled with zeros in quiet moments, for logs that are written fast, in bytes.
+    pub prepared_space: u64,
     /// Use direct I/O where the file system allows it.
     pub direct_io: bool,
     /// Busy-wait for so long before sleeping; for hosts that serve nothing else.
@@ -280,10 +283,10 @@ where
 /// What the journals of the last process hold; its shards may have been others.
 fn read_journals(settings: &BrokerSettings) -> Result<Arc<Replay>, StartError> {
     let data_dir = settings.data_dir.clone();
-    let read = run_once(
-        settings,
-        |io| async move { Replay::read(&io, &data_dir).await },
-    )?;
+    let read = run_once(settings, |io| async move {
+        remove_prepared(&io, &data_dir).await?;
+        Replay::read(&io, &data_dir).await
+    })?;
     read.map_err(StartError::Journal)
 }
 
@@ -335,6 +338,8 @@ fn shard_config(settings: &BrokerSettings, facts: &Arc<BrokerFacts>, number: u32
             journal_file_size: journal_file_size(shard_count),
             // What is only in the journal is in memory as well.
             journal_size_max: MAX_JOURNAL_SIZE.min(memory as u64 / 8),
+            prepared_size: settings.prepared_space / shard_count as u64,
+            prepared_file_size: PREPARED_FILE_SIZE,
         },
         advertised: settings
             .listeners

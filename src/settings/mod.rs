@@ -41,6 +41,8 @@ pub struct Settings {
     pub dedicated: bool,
     /// Memory budget in bytes; otherwise a quarter of what there is.
     pub memory_bytes: Option<u64>,
+    /// Space that is filled with zeros in quiet moments, for fast writers, in bytes.
+    pub prepared_space_bytes: u64,
     /// Whether to go around the page cache where the file system can.
     pub direct_io: bool,
     /// How log lines look.

@@ -61,7 +61,7 @@ macro_rules! row {
 }
 
 /// Every setting, in the order of help and of `--print-config`.
-pub(super) static ROWS: [Row; 15] = [
+pub(super) static ROWS: [Row; 16] = [
     row!(
         "data-dir",
         data_dir,
@@ -142,6 +142,15 @@ pub(super) static ROWS: [Row; 15] = [
         "Memory budget; auto is a quarter of the cgroup's limit or of the host",
         |text| optional(text, "auto", memory),
         |value: &_| show_optional(value, "auto")
+    ),
+    row!(
+        "prepared-space",
+        prepared_space_bytes,
+        "SIZE",
+        "0 to 16TiB",
+        "Disk space filled with zeros in quiet moments, for partitions that are written fast",
+        |text| parse_size(text).filter(|bytes| *bytes <= 16 << 40),
+        ToString::to_string
     ),
     row!(
         "direct-io",
@@ -231,6 +240,7 @@ impl Default for Settings {
             pin: true,
             dedicated: false,
             memory_bytes: None,
+            prepared_space_bytes: 0,
             direct_io: true,
             log_format: LogFormat::Text,
             log_level: "info".to_owned(),

@@ -98,6 +98,8 @@ counters! {
     unflushed_bytes: Gauge,
     /// Segment files open now.
     open_files: Gauge,
+    /// Bytes of prepared space that wait for a partition that is written fast.
+    prepared_bytes: Gauge,
     /// Bytes of receive buffers in use.
     receive_buffer_bytes: Gauge,
     /// Bytes of replies not yet sent.

@@ -29,6 +29,7 @@ impl<I: Io> Shard<I> {
                 return;
             }
             self.measure_disk().await;
+            self.storage.prepare_space();
             self.publish();
             if round.is_multiple_of(ROUNDS_BETWEEN_EXPIRY) {
                 self.expire().await;
@@ -40,7 +41,14 @@ impl<I: Io> Shard<I> {
     pub(super) async fn measure_disk(&self) {
         // The shards of a broker share one disk, so one of them speaks.
         let speaks = self.id().0 == 0;
-        match self.io.space(&self.config.storage.data_dir).await {
+        let data_dir = &self.config.storage.data_dir;
+        let mut space = self.io.space(data_dir).await;
+        if space.as_ref().is_ok_and(|space| is_short(space, 0))
+            && self.storage.release_prepared().await
+        {
+            space = self.io.space(data_dir).await;
+        }
+        match space {
             Ok(space) => {
                 let full = is_short(&space, 0);
                 let changed = full != self.disk_full.replace(full);
@@ -83,6 +91,7 @@ impl<I: Io> Shard<I> {
         counters.cached_bytes.set(storage.cached_bytes);
         counters.unflushed_bytes.set(storage.unflushed_bytes);
         counters.open_files.set(storage.open_files);
+        counters.prepared_bytes.set(storage.prepared_bytes);
         counters
             .receive_buffer_bytes
             .set(self.buffers.used() as u64);

@@ -53,6 +53,10 @@ pub const WRITE_BEHIND_SIZE: usize = 64 << 10;
 pub const REJOURNAL_SIZE: usize = 16 << 10;
 /// Largest frame of a journal, padding included, in bytes, unless one entry alone is larger.
 pub const MAX_FRAME_SIZE: usize = 1 << 20;
+/// Frames of a journal that may be on their way to disk at once.
+pub const MAX_FRAMES_IN_FLIGHT: usize = 2;
+/// So many bytes do not wait for the frame before.
+pub const NEXT_FRAME_SIZE: usize = 256 << 10;
 /// Size of each file of a journal's ring, in bytes.
 pub const JOURNAL_FILE_SIZE: u64 = 16 << 20;
 /// Largest size of a journal, all files together, in bytes.
@@ -85,6 +89,8 @@ pub const MAX_ENVELOPE_SIZE: usize = 256 << 20;
 pub const ZERO_FILL_FROM: u64 = 16 << 20;
 /// Size of one write of zeros, in bytes.
 pub const ZERO_FILL_WRITE: usize = 1 << 20;
+/// Size of each file of prepared space, in bytes: that of a segment by default.
+pub const PREPARED_FILE_SIZE: u64 = 256 << 20;
 /// A log that fills half a segment in less time gets its next one made ahead, in milliseconds.
 pub const SPARE_WITHIN_MS: i64 = 60_000;
 /// Time between two attempts to open a file while descriptors have run out, in milliseconds.

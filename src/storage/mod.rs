@@ -32,6 +32,7 @@ mod listener;
 mod log;
 mod options;
 mod preparation;
+mod prepared;
 mod reader;
 mod reading;
 mod recovery;
@@ -63,5 +64,6 @@ pub use options::{
     Damage, Durability, LogOptions, LogStats, Recovered, RecoveryChecks, SegmentStats,
     StorageConfig, StorageCounters,
 };
+pub use prepared::remove_prepared;
 pub use shard::{HeldRoom, ShardStorage};
 pub use slice::{Slice, copy_loose, idle_size};

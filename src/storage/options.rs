@@ -23,6 +23,10 @@ pub struct StorageConfig {
     pub journal_file_size: u64,
     /// Size up to which the journal may grow, in bytes; no less than two files.
     pub journal_size_max: u64,
+    /// Space that is filled with zeros in quiet moments, for logs that are written fast, in bytes.
+    pub prepared_size: u64,
+    /// Size of each file of it, in bytes: a whole segment.
+    pub prepared_file_size: u64,
 }
 
 /// What a recovery believes only after a check. Off only in tests that show what each check is for.
@@ -181,4 +185,6 @@ pub struct StorageCounters {
     pub unflushed_bytes: u64,
     /// Segment files open now.
     pub open_files: u64,
+    /// Bytes of prepared space that wait for a log.
+    pub prepared_bytes: u64,
 }

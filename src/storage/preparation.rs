@@ -308,6 +308,9 @@ impl<I: Io> Log<I> {
         loop {
             let result = attempt().await;
             let full = matches!(&result, Err(error) if error.kind() == io::ErrorKind::StorageFull);
+            if full && self.storage.release_prepared().await {
+                continue;
+            }
             let closing = {
                 let mut state = self.state.borrow_mut();
                 state.disk_full = full.then(|| path.to_owned());

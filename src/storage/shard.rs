@@ -21,6 +21,7 @@ use super::{
         WRITTEN_LATELY_MS,
     },
     preparation::Filling,
+    prepared::Prepared,
 };
 use crate::io::{Budget, Disk, Io, Monotonic, Signal};
 
@@ -45,6 +46,7 @@ pub struct ShardStorage<I: Io> {
     /// When something was last appended.
     appended_at: Cell<Option<Monotonic>>,
     pub(super) filling: Filling,
+    pub(super) prepared: Prepared,
     /// Of segments that are being made.
     pub(super) making: Rc<Budget>,
     /// What those who wait for a flush take besides their batches.
@@ -92,6 +94,7 @@ impl<I: Io> ShardStorage<I> {
             unflushed: Cell::new(0),
             appended_at: Cell::new(None),
             filling: Filling::default(),
+            prepared: Prepared::default(),
             making: Budget::new(MAX_SEGMENTS_MADE_AT_ONCE),
             held: Rc::default(),
             freed: Rc::default(),
@@ -164,6 +167,8 @@ impl<I: Io> ShardStorage<I> {
     /// # Errors
     /// The disk's; what is left is read at the next start.
     pub async fn close(&self, all_closed: bool) -> std::io::Result<()> {
+        // What could not be removed goes with the next start.
+        self.release_prepared().await;
         if all_closed {
             self.journal.remove().await
         } else {
@@ -204,6 +209,7 @@ impl<I: Io> ShardStorage<I> {
             cached_bytes: self.cache.borrow().size() as u64,
             unflushed_bytes: self.unflushed.get() as u64,
             open_files: self.files.borrow().count() as u64,
+            prepared_bytes: self.prepared_bytes(),
             ..*self.counters.borrow()
         }
     }
@@ -270,6 +276,8 @@ mod tests {
                 open_files: 1,
                 journal_file_size: 1 << 20,
                 journal_size_max: 2 << 20,
+                prepared_size: 0,
+                prepared_file_size: 128 << 10,
             };
             let storage = ShardStorage::new(io, config, Arc::default());
             let mut held: Vec<HeldRoom> = (0..9).map(|_| storage.hold_room(1_000)).collect();

@@ -49,7 +49,7 @@ impl<I: Io> Log<I> {
             let path = names::spare_path(&this.dir);
             let made = this.make_spare(&path, size).await;
             let spare = match made {
-                Ok(file) => Spare::Ready(file, size),
+                Ok((file, size)) => Spare::Ready(file, size),
                 Err(error) => {
                     tracing::debug!(path = %path.display(), %error, "no segment ahead");
                     // Nothing is lost with it, and the start removes what stays.
@@ -62,8 +62,12 @@ impl<I: Io> Log<I> {
         });
     }
 
-    async fn make_spare(&self, path: &Path, size: u64) -> io::Result<<I as Disk>::File> {
+    async fn make_spare(&self, path: &Path, size: u64) -> io::Result<(<I as Disk>::File, u64)> {
         let io = &self.storage.io;
+        let segment_size = self.state.borrow().options.segment_size;
+        if let Some(prepared) = self.storage.take_prepared(path, segment_size).await? {
+            return Ok(prepared);
+        }
         let file = io.open(path, OpenMode::CreateNew).await?;
         file.allocate(size).await?;
         if size >= ZERO_FILL_FROM {
@@ -81,7 +85,7 @@ impl<I: Io> Log<I> {
         }
         // Or the first flush after the roll would have the metadata of all of it to write.
         file.sync_data().await?;
-        Ok(file)
+        Ok((file, size))
     }
 
     /// Makes the spare file a segment, durably, if there is one of that size at least. Gives its size.

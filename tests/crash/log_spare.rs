@@ -24,7 +24,7 @@ fn has_spare(disk: &SimDisk) -> bool {
 }
 
 /// Appends one large record, durably, so many times: five fill more than half a segment.
-async fn write(io: &SimIo, log: &Log<SimIo>, shared: &Shared, count: usize) {
+pub async fn write(io: &SimIo, log: &Log<SimIo>, shared: &Shared, count: usize) {
     for _ in 0..count {
         let next = batch(log.log_end(), LeaderEpoch(0), 1, 14_000, 1);
         append(shared, log, next).expect("an append");

@@ -25,6 +25,7 @@ mod log_damage;
 mod log_faults;
 mod log_forged;
 mod log_inspect;
+mod log_prepared;
 mod log_rolls;
 mod log_spare;
 mod lossy_fs;

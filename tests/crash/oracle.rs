@@ -256,7 +256,7 @@ pub fn id() -> TopicPartition {
 /// Number of the first life of every log.
 pub const FIRST_LIFE: u64 = 1 << 40;
 
-fn config() -> StorageConfig {
+pub fn config() -> StorageConfig {
     StorageConfig {
         first_life: FIRST_LIFE,
         data_dir: "/data".into(),
@@ -266,6 +266,8 @@ fn config() -> StorageConfig {
         // Small, so that files are used again.
         journal_file_size: 96 << 10,
         journal_size_max: (3 * 96) << 10,
+        prepared_size: 0,
+        prepared_file_size: 128 << 10,
     }
 }
 

@@ -248,6 +248,8 @@ impl Broker {
                 // Small, so that files are used again.
                 journal_file_size: 160 << 10,
                 journal_size_max: 640 << 10,
+                prepared_size: 0,
+                prepared_file_size: 128 << 10,
             },
             advertised: None,
             group_offsets_retention_ms: 1 << 40,

@@ -102,6 +102,7 @@ mod tests {
                 listeners: Vec::new(),
                 shard_cpus: vec![Some(0), Some(1)],
                 memory: 1 << 30,
+                prepared_space: 0,
                 direct_io: true,
                 spin: None,
                 open_files: 1000,

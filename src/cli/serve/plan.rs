@@ -50,6 +50,7 @@ impl Plan {
                 memory: settings
                     .memory_bytes
                     .unwrap_or_else(|| resources.default_memory_bytes()),
+                prepared_space: settings.prepared_space_bytes,
                 direct_io: settings.direct_io && disk.direct,
                 spin: settings.dedicated.then_some(DEDICATED_SPIN),
                 open_files: usize::try_from(segment_files).unwrap_or(usize::MAX),

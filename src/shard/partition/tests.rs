@@ -20,6 +20,8 @@ async fn open(io: &SimIo) -> Rc<PartitionShell<SimIo>> {
         open_files: 2,
         journal_file_size: 1 << 20,
         journal_size_max: 2 << 20,
+        prepared_size: 0,
+        prepared_file_size: 128 << 10,
     };
     let storage = ShardStorage::new(io.clone(), config, std::sync::Arc::default());
     let id = TopicPartition {

@@ -65,6 +65,8 @@ fn first_of_two(io: &SimIo) -> (Rc<Shard<SimIo>>, Inboxes) {
             open_files: 2,
             journal_file_size: 1 << 20,
             journal_size_max: 2 << 20,
+            prepared_size: 0,
+            prepared_file_size: 128 << 10,
         },
         advertised: None,
         group_offsets_retention_ms: 1 << 40,

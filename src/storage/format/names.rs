@@ -18,6 +18,12 @@ pub fn journal_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("journal")
 }
 
+/// `prepared/` below the data directory.
+#[must_use]
+pub fn prepared_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("prepared")
+}
+
 /// A file of a journal's ring.
 #[must_use]
 pub fn journal_path(data_dir: &Path, journal: uuid::Uuid, number: u32) -> PathBuf {
