@@ -1,7 +1,8 @@
 //! The journal of a shard: one write and one flush for what many logs appended.
 //!
 //! Logs with little to write put themselves on a list. While a frame is on its way to disk the list
-//! grows; the next frame takes all of it. When a frame is durable, so is what it holds, and readers at
+//! grows; the next frame takes all of it, and does not wait for the one before if there is much. Frames become
+//! durable in order: what follows a torn one is not believed. When a frame is durable, so is what it holds, and readers at
 //! the tail get it from the frame's own buffer. The logs write their segments later, in larger chunks and
 //! without a flush; `ring` frees what they have made durable there. Without room, logs wait for what is on
 //! its way; if none is to be expected they go to their segments directly.
@@ -34,7 +35,7 @@ use super::{
         chunk::CHUNK_HEADER_SIZE,
         journal::{FRAME_HEADER_SIZE, FrameHeader, entry_size},
     },
-    limits::{DIRECT_SIZE, MAX_FRAME_SIZE, SEAL_AFTER_MS},
+    limits::{DIRECT_SIZE, MAX_FRAME_SIZE, MAX_FRAMES_IN_FLIGHT, NEXT_FRAME_SIZE, SEAL_AFTER_MS},
     run::ChunkView,
 };
 use crate::io::{BLOCK_SIZE, Buffer, Disk, DiskFile, Io, Signal, TaskClass, align_up};
@@ -58,7 +59,10 @@ pub(super) struct Journal<I: Io> {
     ring: RefCell<Ring<I>>,
     /// Logs that have something for the next frame.
     waiting: RefCell<Vec<Rc<Log<I>>>>,
+    /// About what they have for it, in bytes.
+    waiting_size: Cell<usize>,
     committing: Cell<bool>,
+    in_flight: Cell<usize>,
     /// Number of the last frame that was begun, and of the last one that is durable.
     sequence: Cell<u64>,
     flushed: Cell<u64>,
@@ -66,6 +70,8 @@ pub(super) struct Journal<I: Io> {
     sealed: Cell<u64>,
     seal_timer: Cell<bool>,
     stopped: Cell<bool>,
+    /// A frame could not be written.
+    failed: Cell<bool>,
     disk_full: Cell<bool>,
     /// A log failed: what the journal holds of it stays, so room may never come.
     stuck: Cell<bool>,
@@ -81,8 +87,9 @@ struct Frame<I: Io> {
     position: u64,
     buffer: Rc<<I as Disk>::Buffer>,
     parts: Vec<Part<I>>,
-    /// What it says is needed.
+    /// What it says is needed, and durable.
     oldest: u64,
+    flushed: u64,
 }
 
 /// One log's part of a frame.
@@ -115,12 +122,15 @@ impl<I: Io> Journal<I> {
             counters,
             ring: RefCell::new(Ring::default()),
             waiting: RefCell::default(),
+            waiting_size: Cell::new(0),
+            in_flight: Cell::new(0),
             committing: Cell::new(false),
             sequence: Cell::new(0),
             flushed: Cell::new(0),
             sealed: Cell::new(0),
             seal_timer: Cell::new(false),
             stopped: Cell::new(false),
+            failed: Cell::new(false),
             disk_full: Cell::new(false),
             stuck: Cell::new(false),
             changed: Signal::default(),
@@ -157,8 +167,24 @@ impl<I: Io> Journal<I> {
 
     /// A log has something for the next frame.
     pub fn enqueue(self: &Rc<Self>, log: Rc<Log<I>>) {
+        self.waiting_size
+            .set(self.waiting_size.get() + log.pending_size());
         self.waiting.borrow_mut().push(log);
         self.wake();
+        if self.in_flight.get() > 0 && self.may_begin() {
+            self.changed.raise();
+        }
+    }
+
+    /// A frame may be begun beside those that are on their way.
+    fn may_begin(&self) -> bool {
+        match self.in_flight.get() {
+            0 => true,
+            in_flight => {
+                let much = NEXT_FRAME_SIZE.min(self.frame_size_max() / 4);
+                in_flight < MAX_FRAMES_IN_FLIGHT && self.waiting_size.get() >= much
+            }
+        }
     }
 
     fn wake(self: &Rc<Self>) {
@@ -192,14 +218,20 @@ impl<I: Io> Journal<I> {
             self.keep_ahead();
             self.make_way();
             let decided = || self.has_room() || !self.is_ready() || self.ring.borrow().has_freed();
-            self.changed.wait_until(decided).await;
+            self.changed
+                .wait_until(|| decided() && self.may_begin())
+                .await;
             if !self.has_room() && self.ring.borrow().has_freed() && !self.stopped.get() {
                 continue;
             }
             let Some(frame) = self.build() else {
                 continue;
             };
-            self.write(frame).await;
+            let this = Rc::clone(&self);
+            self.io.spawn(TaskClass::Foreground, async move {
+                this.write(frame).await;
+                this.seal_later();
+            });
         }
         self.keep_ahead();
         self.committing.set(false);
@@ -217,11 +249,18 @@ impl<I: Io> Journal<I> {
             let leaves = |log: &Rc<Log<I>>| log.state.borrow().appender.leaves_journal();
             waiting.into_iter().partition::<Vec<_>, _>(leaves)
         };
-        *self.waiting.borrow_mut() = waiting;
+        self.put_back(waiting);
         for log in leaving {
             log.left_journal();
             log.flush_to_segment();
         }
+    }
+
+    /// Those who wait still.
+    fn put_back(&self, waiting: Vec<Rc<Log<I>>>) {
+        let size = waiting.iter().map(|log| log.pending_size()).sum();
+        self.waiting_size.set(size);
+        *self.waiting.borrow_mut() = waiting;
     }
 
     /// Makes a frame of what waits. Without room those who wait are told to go elsewhere.
@@ -237,7 +276,7 @@ impl<I: Io> Journal<I> {
             size = with_it;
             count += 1;
         }
-        *self.waiting.borrow_mut() = waiting.split_off(count);
+        self.put_back(waiting.split_off(count));
         let Some(place) = self.place(align_up(size)) else {
             for log in waiting {
                 log.left_journal();
@@ -298,6 +337,7 @@ impl<I: Io> Journal<I> {
         buffer.bytes_mut()[size..].fill(0);
         header.seal(&mut buffer.bytes_mut()[..size]);
         self.sequence.set(sequence);
+        self.in_flight.set(self.in_flight.get() + 1);
         self.ring
             .borrow_mut()
             .placed(header.disk_size() as u64, sequence);
@@ -310,6 +350,7 @@ impl<I: Io> Journal<I> {
             buffer: Rc::new(buffer),
             parts,
             oldest: header.oldest,
+            flushed: header.flushed,
         }
     }
 
@@ -323,11 +364,20 @@ impl<I: Io> Journal<I> {
             buffer,
             parts,
             oldest,
+            flushed,
         } = frame;
         let size = buffer.bytes().len() as u64;
         let written = file.write_durably_at(Rc::clone(&buffer), position).await;
-        if let Err(error) = written {
-            return self.failed(&path, &error, parts);
+        let in_turn = || self.flushed.get() + 1 == sequence || self.failed.get();
+        self.changed.wait_until(in_turn).await;
+        self.in_flight.set(self.in_flight.get() - 1);
+        // Nothing is believed that follows a frame that failed.
+        let follows = match self.failed.get() {
+            true => Err(io::Error::other("a frame before it could not be written")),
+            false => Ok(()),
+        };
+        if let Err(error) = follows.and(written) {
+            return self.fail(&path, &error, parts);
         }
         {
             let counters = &mut *self.counters.borrow_mut();
@@ -335,7 +385,7 @@ impl<I: Io> Journal<I> {
             counters.journal_bytes += size;
             counters.flushes += 1;
         }
-        self.sealed.set(self.flushed.get());
+        self.sealed.set(flushed);
         self.flushed.set(sequence);
         self.ring.borrow_mut().announced(oldest);
         let used: usize = parts.iter().map(|part| part.size()).sum();
@@ -349,10 +399,12 @@ impl<I: Io> Journal<I> {
 
     /// Nothing more goes into this journal; what is in it stays needed and is kept. The logs whose
     /// batches it was to make durable are told that they never will be.
-    fn failed(&self, path: &std::path::Path, error: &io::Error, parts: Vec<Part<I>>) {
+    fn fail(&self, path: &std::path::Path, error: &io::Error, parts: Vec<Part<I>>) {
         self.stopped.set(true);
-        self.counters.borrow_mut().journal_failures += 1;
-        tracing::error!(path = %path.display(), %error, "the journal failed; logs go to their segments");
+        if !self.failed.replace(true) {
+            self.counters.borrow_mut().journal_failures += 1;
+            tracing::error!(path = %path.display(), %error, "the journal failed; logs go to their segments");
+        }
         for part in parts {
             let error = io::Error::new(error.kind(), error.to_string());
             part.log.fail("writing", path, error);
