@@ -109,6 +109,15 @@ mod tests {
 
     use super::*;
 
+    /// Members that all hold the same.
+    fn holding<'a>(
+        holds: &'a BTreeSet<TopicPartition>,
+        topics: &'a [BTreeSet<TopicId>],
+    ) -> Vec<Subscriber<'a>> {
+        let members = topics.iter();
+        members.map(|topics| Subscriber { topics, holds }).collect()
+    }
+
     /// Members that each share a topic with the next, and one that has everything of a large one: moves
     /// go all along the chain.
     #[test]
@@ -120,13 +129,7 @@ mod tests {
             .map(|at| BTreeSet::from([topic(at), topic(at + 1)]))
             .collect();
         let none = BTreeSet::new();
-        let members: Vec<Subscriber<'_>> = topics
-            .iter()
-            .map(|topics| Subscriber {
-                topics,
-                holds: &none,
-            })
-            .collect();
+        let members = holding(&none, &topics);
         let mut subscribers: BTreeMap<TopicId, Vec<usize>> = BTreeMap::new();
         for (at, topics) in topics.iter().enumerate() {
             for topic in topics {
@@ -171,13 +174,7 @@ mod tests {
             })
             .collect();
         let none = BTreeSet::new();
-        let members: Vec<Subscriber<'_>> = topics
-            .iter()
-            .map(|topics| Subscriber {
-                topics,
-                holds: &none,
-            })
-            .collect();
+        let members = holding(&none, &topics);
         let subscribers = BTreeMap::from([
             (a, (0..1000).collect::<Vec<usize>>()),
             (b, (1..1000).step_by(2).collect()),

@@ -122,6 +122,21 @@ impl World {
         }
     }
 
+    /// At rest, with so many members, and fewer than `more` besides, that share two topics.
+    fn settled(seed: u64, members: u64, more: u64) -> Self {
+        let mut world = Self::new(seed);
+        world.lossy = false;
+        for _ in 0..members + world.dice.roll(more) {
+            world.join();
+            let actor = world.actors.last_mut().expect("just joined");
+            actor.wants.instance_id = None;
+            actor.wants.topics = BTreeSet::from(["t0".to_owned(), "t1".to_owned()]);
+        }
+        world.pass(SESSION + SESSION);
+        world.check_quiet(seed);
+        world
+    }
+
     fn apply(&mut self, event: Event<u64>) {
         let before = self.group.epoch();
         let now = Moment {
@@ -494,16 +509,7 @@ fn one_owner_each_and_old_generations_do_not_commit() {
 fn a_dead_member_is_replaced_within_its_session_timeout_and_a_second() {
     let mut longest = Duration::ZERO;
     for seed in 0..CASES {
-        let mut world = World::new(seed);
-        world.lossy = false;
-        for _ in 0..3 + world.dice.roll(4) {
-            world.join();
-            let actor = world.actors.last_mut().expect("just joined");
-            actor.wants.instance_id = None;
-            actor.wants.topics = BTreeSet::from(["t0".to_owned(), "t1".to_owned()]);
-        }
-        world.pass(SESSION + SESSION);
-        world.check_quiet(seed);
+        let mut world = World::settled(seed, 3, 4);
         world.actors[0].life = Life::Dead;
         let died_at = world.now;
         let had = world.actors[0].held.clone();
@@ -531,16 +537,7 @@ fn a_dead_member_is_replaced_within_its_session_timeout_and_a_second() {
 fn what_two_dead_members_had_is_taken_within_a_session_timeout_of_the_last_death() {
     let mut since_first = Duration::ZERO;
     for seed in 0..CASES {
-        let mut world = World::new(seed);
-        world.lossy = false;
-        for _ in 0..4 + world.dice.roll(3) {
-            world.join();
-            let actor = world.actors.last_mut().expect("just joined");
-            actor.wants.instance_id = None;
-            actor.wants.topics = BTreeSet::from(["t0".to_owned(), "t1".to_owned()]);
-        }
-        world.pass(SESSION + SESSION);
-        world.check_quiet(seed);
+        let mut world = World::settled(seed, 4, 3);
         let mut had = BTreeSet::new();
         let first_died_at = world.now;
         for dies in [0, 1] {

@@ -148,7 +148,7 @@ pub(super) static ROWS: [Row; 16] = [
         prepared_space_bytes,
         "SIZE",
         "0 to 16TiB",
-        "Disk space filled with zeros in quiet moments, for partitions that are written fast",
+        "Disk space filled with zeros in quiet moments, 256 MiB at a time for each shard, for partitions that are written fast",
         |text| parse_size(text).filter(|bytes| *bytes <= 16 << 40),
         ToString::to_string
     ),

@@ -29,7 +29,9 @@ impl<I: Io> Shard<I> {
                 return;
             }
             self.measure_disk().await;
-            self.storage.prepare_space();
+            if !self.stop.get() {
+                self.storage.prepare_space();
+            }
             self.publish();
             if round.is_multiple_of(ROUNDS_BETWEEN_EXPIRY) {
                 self.expire().await;

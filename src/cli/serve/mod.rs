@@ -102,6 +102,9 @@ fn serve(settings: &Settings) -> anyhow::Result<ExitCode> {
         host::check_port(address, "admin-listen")?;
     }
     let plan = Plan::of(settings, &dir, &disk, &resources, open_files);
+    if let Some(surprise) = plan::too_little_to_prepare(settings, plan.broker.shard_cpus.len()) {
+        tracing::warn!("{surprise}");
+    }
     let (control, control_threads) = control::start(&dir, settings.topic_defaults.clone())?;
     let running = Running::start(settings, &plan, control, control_threads, &supervisor)?;
     let banner = Banner {

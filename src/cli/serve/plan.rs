@@ -7,6 +7,7 @@ use crate::{
     control::DataDir,
     host::{DiskFacts, Resources},
     settings::Settings,
+    storage::limits::PREPARED_FILE_SIZE,
     types::quantity::show_size,
 };
 
@@ -85,6 +86,20 @@ pub(super) fn more_shards_than_cores(settings: &Settings, resources: &Resources)
     ))
 }
 
+/// Space that is prepared in whole files of each shard, of which this is less than one.
+pub(super) fn too_little_to_prepare(settings: &Settings, shard_count: usize) -> Option<String> {
+    let least = PREPARED_FILE_SIZE * shard_count as u64;
+    let asked = settings.prepared_space_bytes;
+    (1..least).contains(&asked).then(|| {
+        format!(
+            "--prepared-space {} prepares nothing: it takes {} for each of {shard_count} shards, {} in all",
+            show_size(asked),
+            show_size(PREPARED_FILE_SIZE),
+            show_size(least)
+        )
+    })
+}
+
 /// The core of each shard, or none where it may roam: with more shards than cores, pinning would
 /// only keep them from spreading.
 fn shard_cpus(settings: &Settings, resources: &Resources) -> Vec<Option<usize>> {
@@ -115,6 +130,20 @@ mod tests {
             memory_limit_bytes: 1 << 30,
         };
         shard_cpus(&settings, &resources)
+    }
+
+    #[test]
+    fn less_than_a_file_of_each_shard_prepares_nothing() {
+        let told = |bytes| {
+            let settings = Settings {
+                prepared_space_bytes: bytes,
+                ..Settings::default()
+            };
+            too_little_to_prepare(&settings, 4)
+        };
+        assert_eq!((told(0), told(1 << 30)), (None, None));
+        let said = told((1 << 30) - 1).unwrap();
+        assert!(said.contains("1 GiB in all"), "{said}");
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub(super) struct Journal<I: Io> {
     ring: RefCell<Ring<I>>,
     /// Logs that have something for the next frame.
     waiting: RefCell<Vec<Rc<Log<I>>>>,
-    /// About what they have for it, in bytes.
+    /// What they had for it when they came, in bytes.
     waiting_size: Cell<usize>,
     committing: Cell<bool>,
     in_flight: Cell<usize>,
@@ -354,6 +354,12 @@ impl<I: Io> Journal<I> {
         }
     }
 
+    /// Another frame may be on its way.
+    async fn slot_free(&self) {
+        let free = || self.in_flight.get() < MAX_FRAMES_IN_FLIGHT;
+        self.changed.wait_until(free).await;
+    }
+
     /// Makes a frame durable, then tells the logs.
     async fn write(&self, frame: Frame<I>) {
         let Frame {
@@ -443,6 +449,10 @@ impl<I: Io> Journal<I> {
 
     /// Says in the room that is left for it which files are free.
     async fn announce(&self) {
+        self.slot_free().await;
+        if self.has_room() || !self.ring.borrow().has_freed() {
+            return;
+        }
         let place = self.ring.borrow().reserved_place();
         match place.filter(|_| !self.stopped.get()) {
             Some(place) => self.write_empty(place).await,
@@ -452,6 +462,7 @@ impl<I: Io> Journal<I> {
     }
 
     async fn seal(&self) {
+        self.slot_free().await;
         // Without room the next frame will say it.
         if let Some(place) = self.place(align_up(FRAME_HEADER_SIZE)) {
             self.write_empty(place).await;
